@@ -1,0 +1,59 @@
+/*
+ * The sentence behind the last failed call of each thread.
+ */
+#include "core.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+enum { MESSAGE_BYTES = 4096 };
+
+static _Thread_local char last_message[MESSAGE_BYTES];
+
+const char *kry_error_message(void) {
+    return last_message;
+}
+
+kry_status kry_error_set(kry_status status, const char *format, ...) {
+    /* Composed apart: the old message may be one of the arguments. */
+    char message[MESSAGE_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    if (length < 0)
+        length = 0;
+    if ((size_t)length >= sizeof message)
+        length = (int)sizeof message - 1;
+    for (int i = 0; i < length; i++)
+        last_message[i] = message[i];
+    last_message[length] = '\0';
+    return status;
+}
+
+const char *kry_status_string(kry_status status) {
+    static const char *const words[] = {
+        [KRY_OK] = "ok",
+        [KRY_E_ARGUMENT] = "wrong argument",
+        [KRY_E_MEMORY] = "out of memory",
+        [KRY_E_IO] = "input or output failed",
+        [KRY_E_FORMAT] = "damaged or wrong format",
+        [KRY_E_ABI] = "incompatible ABI",
+        [KRY_E_TRUST] = "not trusted",
+        [KRY_E_DEPENDENCY] = "missing dependency",
+        [KRY_E_NO_KERNEL] = "no kernel",
+        [KRY_E_DEVICE] = "device failed or absent",
+        [KRY_E_WORKSPACE] = "workspace too small",
+        [KRY_E_PLUGIN] = "plugin broke a duty",
+        [KRY_E_UNSUPPORTED] = "not supported",
+        [KRY_E_NOT_FOUND] = "not found",
+        [KRY_E_STATE] = "called out of order",
+    };
+    if (status < 0 || (size_t)status >= sizeof words / sizeof words[0])
+        return "unknown status";
+    return words[status];
+}
+
+const char *kry_version(void) {
+    return KERNELRY_VERSION;
+}
