@@ -10,9 +10,7 @@ enum { MESSAGE_BYTES = 4096 };
 
 static _Thread_local char last_message[MESSAGE_BYTES];
 
-const char *kry_error_message(void) {
-    return last_message;
-}
+const char *kry_error_message(void) { return last_message; }
 
 kry_status kry_error_set(kry_status status, const char *format, ...) {
     /* Composed apart: the old message may be one of the arguments. */
@@ -54,6 +52,4 @@ const char *kry_status_string(kry_status status) {
     return words[status];
 }
 
-const char *kry_version(void) {
-    return KERNELRY_VERSION;
-}
+const char *kry_version(void) { return KERNELRY_VERSION; }

@@ -104,13 +104,13 @@ enum { KRY_METHOD_COMPRESSED_TENSORS = 1, KRY_METHOD_GPTQ = 2, KRY_METHOD_AWQ = 
  */
 typedef struct kry_checkpoint_layer {
     size_t struct_size;
-    const char *name;   /* the module, such as "model.layers.0.mlp.down_proj" */
-    const char *reason; /* why the layer cannot be described, or "" */
-    kry_status status;  /* KRY_OK, or KRY_E_UNSUPPORTED: a scheme outside this library */
-    uint32_t method;    /* KRY_METHOD_* */
-    uint32_t has_bias;  /* 0 or 1 */
-    uint32_t reserved;  /* 0 */
-    kry_linear linear;  /* complete; x_type, y_type: the model's dtype. Only with KRY_OK */
+    const char *name;         /* the module, such as "model.layers.0.mlp.down_proj" */
+    const char *reason;       /* why the layer cannot be described, or "" */
+    kry_status status;        /* KRY_OK, or KRY_E_UNSUPPORTED: a scheme outside this library */
+    uint32_t method;          /* KRY_METHOD_* */
+    uint32_t has_bias;        /* 0 or 1 */
+    uint32_t reserved;        /* 0 */
+    const kry_linear *linear; /* complete; x_type, y_type: the model's dtype. NULL without KRY_OK */
 } kry_checkpoint_layer;
 
 /** Quantized layers, in the order of their names with numbers compared as numbers. */

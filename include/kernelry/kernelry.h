@@ -95,7 +95,7 @@ enum {
     KRY_PLUGIN_NOT_A_PLUGIN = 5 /* a shared object without our note, in a directory */
 };
 
-/** A platform that a plugin serves, as its note says or an override changed it. */
+/** A platform that a plugin serves, as its note says (kry_kernel_info has what overrides made). */
 typedef struct kry_plugin_platform {
     char name[32];
     int32_t priority;
@@ -153,13 +153,11 @@ KRY_API kry_status kry_registry_kernel(const kry_registry *registry, const char 
 
 /* ---- devices ------------------------------------------------------------------------- */
 
-/**
- * List the devices that are here: this CPU, then what each platform's plugin finds.
- *
- * Writes at most capacity of them and tells in *count how many there are.
- */
-KRY_API kry_status kry_registry_devices(const kry_registry *registry, kry_device *out,
-                                        size_t capacity, size_t *count);
+/** Devices that are here: this CPU first, then what each platform's plugin finds. Asks the
+ *  system each time, without initialising a GPU runtime. */
+KRY_API size_t kry_registry_device_count(const kry_registry *registry);
+/** Errors: KRY_E_NOT_FOUND past the last. */
+KRY_API kry_status kry_registry_device(const kry_registry *registry, size_t index, kry_device *out);
 
 /**
  * Find a device by its name: "cpu", "cuda" (the first), "cuda:1" (an ordinal), "cuda:sm_80"
@@ -168,8 +166,8 @@ KRY_API kry_status kry_registry_devices(const kry_registry *registry, kry_device
  *
  * Errors     KRY_E_ARGUMENT malformed; KRY_E_NOT_FOUND no such device here.
  */
-KRY_API kry_status kry_registry_device(const kry_registry *registry, const char *name,
-                                       kry_device *out);
+KRY_API kry_status kry_registry_find_device(const kry_registry *registry, const char *name,
+                                            kry_device *out);
 
 /** Names of KRY_CPU_* bits, "avx2,avx512"; "none" for 0. Returns the length, as snprintf does. */
 KRY_API size_t kry_cpu_features_format(uint64_t features, char *out, size_t size);
@@ -210,16 +208,20 @@ typedef struct kry_candidate {
     uint32_t flags;    /* KRY_KERNEL_* of plugin.h */
 } kry_candidate;
 
-/** What was decided. `chosen` is an index among the candidates, -1 when none accepts. */
+/**
+ * What was decided. `chosen` is an index among the candidates, -1 when none accepts.
+ *
+ * Ownership  descriptions live as long as the decision.
+ */
 typedef struct kry_decision_info {
     size_t struct_size;
     int64_t chosen;
     uint64_t candidate_count;
-    uint32_t rewrite;       /* KRY_REWRITE_* */
-    uint32_t reserved;      /* 0 */
-    uint64_t rewrite_bytes; /* more scales and zero points than without the rewrite */
-    kry_linear asked;       /* complete */
-    kry_linear decided;     /* as the chosen kernel takes it */
+    uint32_t rewrite;          /* KRY_REWRITE_* */
+    uint32_t reserved;         /* 0 */
+    uint64_t rewrite_bytes;    /* more scales and zero points than without the rewrite */
+    const kry_linear *asked;   /* complete */
+    const kry_linear *decided; /* as the chosen kernel takes it */
 } kry_decision_info;
 
 /** Fill in a description's defaults and check it. Errors: KRY_E_ARGUMENT names the field. */

@@ -137,7 +137,8 @@ typedef struct kry_linear_kernel {
     /**
      * Enqueue y = x * dequant(W)^T + bias.
      *
-     * The core has checked pointers, strides and workspace sizes; m > 0. Allocates nothing,
+     * The core has checked pointers and workspace sizes and filled in strides and host; m > 0.
+     * Allocates nothing,
      * never synchronises, can be captured in a graph, writes nothing but y and workspace, reads
      * no column of x beyond in_features, and leaves `zeroed` cleared (KRY-P08 to KRY-P11).
      */
@@ -147,7 +148,7 @@ typedef struct kry_linear_kernel {
 /** A kernel: what it is, and the functions of the operation that it implements. */
 typedef struct kry_kernel {
     size_t struct_size;
-    const char *name;        /* unique in the plugin: letters, digits, '_', '-', '.' */
+    const char *name;        /* unique in plugin and platform: letters, digits, '_-.' */
     const char *summary;     /* one sentence for people */
     const char *platform;    /* one that the plugin's note names */
     const char *operation;   /* KRY_OPERATION_LINEAR; others are passed over, by name */
@@ -185,9 +186,9 @@ typedef struct kry_canonicalise_call {
 typedef struct kry_platform {
     size_t struct_size;
     const char *name;
-    /** List the devices that are here without initialising a GPU runtime: write at most
-     *  capacity of them, tell in *count how many there are. */
-    kry_status (*list_devices)(kry_device *out, size_t capacity, size_t *count);
+    /** The index-th device that is here, without initialising a GPU runtime; KRY_E_NOT_FOUND
+     *  past the last, and error_message then tells why there is none, such as no driver. */
+    kry_status (*device)(size_t index, kry_device *out);
     /** Fill in what the architecture of a hypothetical device tells. */
     kry_status (*describe_device)(kry_device *device);
     /** Memory of the device, aligned to KRY_ALIGNMENT. */

@@ -1,0 +1,82 @@
+/*
+ * Whether somebody else could have written a file that is about to run in this process.
+ *
+ * The file and every directory above it must belong to root, to the process's user or to the
+ * owner of this library, and be writable by no one else. A group that is the owner's own (the
+ * private group that most systems make with each user) is the owner. A sticky directory such as
+ * /tmp is fine above: nobody but an entry's owner can replace an entry of it, and the entry has
+ * an owner that was checked. Access-control lists are not read.
+ */
+#include "core.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static uid_t library_owner(void) {
+    Dl_info self;
+    struct stat file;
+    if (dladdr((const void *)(uintptr_t)&core_trust, &self) != 0 && self.dli_fname != NULL &&
+        stat(self.dli_fname, &file) == 0)
+        return file.st_uid;
+    return 0;
+}
+
+static bool group_is_owners_own(uid_t owner, gid_t group) {
+    char user_text[4096], group_text[4096];
+    struct passwd user, *found_user = NULL;
+    struct group entry, *found_group = NULL;
+    if (getpwuid_r(owner, &user, user_text, sizeof user_text, &found_user) != 0 ||
+        found_user == NULL || user.pw_gid != group)
+        return false;
+    if (getgrgid_r(group, &entry, group_text, sizeof group_text, &found_group) != 0 ||
+        found_group == NULL || strcmp(entry.gr_name, user.pw_name) != 0)
+        return false;
+    for (char **member = entry.gr_mem; *member != NULL; member++)
+        if (strcmp(*member, user.pw_name) != 0)
+            return false;
+    return true;
+}
+
+static kry_status check_entry(const char *path, const struct stat *entry, uid_t library) {
+    if (entry->st_uid != 0 && entry->st_uid != geteuid() && entry->st_uid != library)
+        return kry_error_set(KRY_E_TRUST,
+                             "is not trusted: %s belongs to user %u, expected root, user %u or "
+                             "the owner of the Kernelry library (KRY-C04)",
+                             path, (unsigned)entry->st_uid, (unsigned)geteuid());
+    if (S_ISDIR(entry->st_mode) && (entry->st_mode & S_ISVTX))
+        return KRY_OK;
+    if (entry->st_mode & S_IWOTH)
+        return kry_error_set(KRY_E_TRUST,
+                             "is not trusted: %s may be written by anyone (mode %03o) (KRY-C04)",
+                             path, (unsigned)entry->st_mode & 0777);
+    if ((entry->st_mode & S_IWGRP) && !group_is_owners_own(entry->st_uid, entry->st_gid))
+        return kry_error_set(KRY_E_TRUST,
+                             "is not trusted: %s may be written by group %u (mode %03o) (KRY-C04)",
+                             path, (unsigned)entry->st_gid, (unsigned)entry->st_mode & 0777);
+    return KRY_OK;
+}
+
+kry_status core_trust(const char *real_path, const struct stat *file) {
+    uid_t library = library_owner();
+    kry_status status = check_entry(real_path, file, library);
+    char *directory = strdup(real_path);
+    if (directory == NULL)
+        return kry_error_set(KRY_E_MEMORY, "out of memory while checking trust");
+    while (status == KRY_OK && directory[1] != '\0') {
+        char *slash = strrchr(directory, '/');
+        slash[slash == directory ? 1 : 0] = '\0';
+        struct stat entry;
+        if (stat(directory, &entry) != 0)
+            status = kry_error_set(KRY_E_TRUST, "is not trusted: %s cannot be examined: %s",
+                                   directory, strerror(errno));
+        else
+            status = check_entry(directory, &entry, library);
+    }
+    free(directory);
+    return status;
+}
