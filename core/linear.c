@@ -39,8 +39,9 @@ static kry_status check_types(const kry_linear *l) {
         int32_t least, most;
     } fields[] = {
         {"weight_type", l->weight_type, KRY_WEIGHT_U4B8, KRY_WEIGHT_U8},
-        {"scale_type", l->scale_type, KRY_TYPE_F16, KRY_TYPE_F32},
+        /* First: the others' defaults are copies of it. */
         {"x_type", l->x_type, KRY_TYPE_F16, KRY_TYPE_F32},
+        {"scale_type", l->scale_type, KRY_TYPE_F16, KRY_TYPE_F32},
         {"y_type", l->y_type, KRY_TYPE_F16, KRY_TYPE_F32},
         {"activation_quantization", l->activation_quantization, KRY_ACTIVATION_NONE,
          KRY_ACTIVATION_FP8_E4M3_TOKEN},

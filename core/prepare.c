@@ -312,6 +312,9 @@ kry_status kry_layer_prepare(kry_layer *layer, const kry_prepare_args *args) {
     if (layer == NULL)
         return kry_error_set(KRY_E_ARGUMENT, "kry_layer_prepare: layer is NULL");
     kry_status status = COPY_IN(&given, args, kry_prepare_args);
+    if (status == KRY_OK && given.reserved != 0)
+        status = kry_error_set(KRY_E_ARGUMENT, "kry_prepare_args: reserved is %u, expected 0",
+                               given.reserved);
     if (status == KRY_OK && given.host != NULL)
         status = COPY_IN(&host, given.host, kry_host);
     if (status == KRY_OK)

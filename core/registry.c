@@ -74,6 +74,9 @@ static kry_status check_options(const kry_registry_options *options) {
         (options->priority_count > 0 && options->priority == NULL))
         return kry_error_set(KRY_E_ARGUMENT, "kry_registry_options: a list is NULL, its count "
                                              "is not 0");
+    if (options->reserved != 0)
+        return kry_error_set(KRY_E_ARGUMENT, "kry_registry_options: reserved is %u, expected 0",
+                             options->reserved);
     if (options->flags & ~(uint32_t)(KRY_REGISTRY_NO_DEFAULT_DIR | KRY_REGISTRY_NO_ENVIRONMENT |
                                      KRY_REGISTRY_RELAX_TRUST))
         return kry_error_set(KRY_E_ARGUMENT, "kry_registry_options: flags %#x are unknown",

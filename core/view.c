@@ -37,6 +37,9 @@ static kry_status check_layout(const kry_view *view, const struct expected_view 
         return kry_error_set(KRY_E_ARGUMENT,
                              "%s: order %u is unknown or not for %u bits in words of %u", name,
                              view->order, view->element_bits, view->word_bits);
+    if (view->reserved != 0)
+        return kry_error_set(KRY_E_ARGUMENT, "%s: reserved is %u, expected 0", name,
+                             view->reserved);
     if (view->n_stride < 0 || view->j_stride < 0 || view->n_begin < 0 || view->j_begin < 0)
         return kry_error_set(KRY_E_ARGUMENT, "%s: a stride or an origin is negative", name);
     return KRY_OK;
@@ -125,6 +128,9 @@ kry_status core_weights_check(const kry_linear *linear, const kry_weights *weigh
     uint32_t bits = (uint32_t)kry_weight_bits(linear->weight_type);
     uint32_t scale_bits = (uint32_t)kry_type_bytes(linear->scale_type) * 8;
     int64_t n = linear->out_features, groups = kry_linear_groups(linear);
+    if (weights->reserved != 0)
+        return kry_error_set(KRY_E_ARGUMENT, "weights: reserved is %u, expected 0",
+                             weights->reserved);
     if (weights->memory != KRY_MEMORY_HOST && weights->memory != KRY_MEMORY_DEVICE)
         return kry_error_set(KRY_E_ARGUMENT,
                              "weights: memory is %u, expected %d (host) or %d "

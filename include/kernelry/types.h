@@ -223,7 +223,7 @@ typedef struct kry_view {
     int64_t j_stride;
     int64_t n_begin;
     int64_t j_begin;
-    uint32_t element_bits; /* 4, 8, 16 or 32 */
+    uint32_t element_bits; /* those of the weight type, of the scale type; zero points: or 8 */
     uint32_t word_bits;    /* 8, 16 or 32 */
     uint32_t pack_axis;    /* KRY_AXIS_*; not read when not packed */
     uint32_t order;        /* KRY_ORDER_* */
