@@ -43,6 +43,8 @@ struct host_services {
 
 void core_host_init(struct host_services *services, const kry_host *embedder,
                     bool read_environment);
+/** Copy an embedder's services; KRY_E_ARGUMENT: allocate without release, or the other way. */
+kry_status core_host_copy(kry_host *to, const kry_host *from);
 void core_log(const struct host_services *services, int32_t level, const char *format, ...)
     KRY_PRINTF(3, 4);
 
@@ -292,7 +294,7 @@ struct kry_layer {
     void *prepared;
     uint32_t memory; /* KRY_MEMORY_* of prepared */
     bool owns_prepared;
-    bool ready;
+    bool ready; /* to be applied, unless the device is hypothetical */
 };
 
 /** Set the error for a kernel's function that failed, with what the plugin says of it. */
@@ -301,6 +303,8 @@ kry_status core_kernel_failed(const struct ranked_kernel *kernel, const char *fu
 /** All the scratch of a prepare: the kernel's and the canonical rows'. */
 uint64_t core_prepare_scratch(const struct kry_layer *layer);
 void core_release_prepared(struct kry_layer *layer);
+/** KRY_MEMORY_* that kernels of the device apply from. */
+uint32_t core_device_memory(const kry_device *device);
 
 static inline uint64_t core_align(uint64_t bytes) {
     return (bytes + KRY_ALIGNMENT - 1) / KRY_ALIGNMENT * KRY_ALIGNMENT;

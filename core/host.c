@@ -85,6 +85,14 @@ void core_host_init(struct host_services *services, const kry_host *embedder,
                                    .parallelism = offered_parallelism};
 }
 
+kry_status core_host_copy(kry_host *to, const kry_host *from) {
+    kry_status status = COPY_IN(to, from, kry_host);
+    if (status == KRY_OK && (to->allocate == NULL) != (to->release == NULL))
+        status = kry_error_set(KRY_E_ARGUMENT,
+                               "kry_host: allocate and release come together or not at all");
+    return status;
+}
+
 void core_log(const struct host_services *services, int32_t level, const char *format, ...) {
     if (services->embedder.log == NULL && level > services->stderr_level)
         return;

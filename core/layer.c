@@ -75,7 +75,8 @@ static kry_status read_sizes(kry_layer *layer) {
     kry_status status = kernel->linear.sizes(&layer->device, &layer->linear, &layer->sizes);
     if (status != KRY_OK)
         return core_kernel_failed(kernel, "sizes", status);
-    if (layer->sizes.prepare_multiple < 1 || layer->sizes.prepare_multiple > KRY_FEATURES_MAX ||
+    if (layer->sizes.prepare_multiple < 1 ||
+        layer->sizes.prepare_multiple > KRY_PREPARE_MULTIPLE_MAX ||
         layer->sizes.prepared_bytes > INT64_MAX || layer->sizes.bound_bytes > INT32_MAX ||
         layer->sizes.prepare_scratch_bytes > INT64_MAX / 2)
         return kry_error_set(KRY_E_PLUGIN,
@@ -293,7 +294,8 @@ kry_status kry_layer_apply(const kry_layer *layer, const kry_apply_args *args) {
     if (status != KRY_OK)
         return status;
     if (!layer->ready)
-        return kry_error_set(KRY_E_STATE, "apply: the layer has no prepared weights");
+        return kry_error_set(KRY_E_STATE, "apply: the layer has no prepared weights in memory "
+                                          "that its device applies from");
     if (layer->device.flags & KRY_DEVICE_HYPOTHETICAL)
         return kry_error_set(KRY_E_DEVICE, "apply: device %s:%s is hypothetical",
                              layer->device.platform, layer->device.arch);

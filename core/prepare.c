@@ -22,6 +22,13 @@ struct preparation {
     int64_t rows; /* of one range */
 };
 
+/* Memory for prepared weights; NULL memory is yet to be allocated. */
+struct target {
+    void *prepared;
+    uint32_t memory;
+    bool owned;
+};
+
 static int64_t range_rows(const kry_layer *layer) {
     const kry_linear *linear = &layer->linear;
     int64_t multiple = layer->sizes.prepare_multiple;
@@ -76,43 +83,52 @@ void core_release_prepared(kry_layer *layer) {
     layer->prepared = NULL;
 }
 
-static uint32_t default_memory(const kry_layer *layer) {
-    return strcmp(layer->device.platform, "cpu") == 0 ||
-                   (layer->device.flags & KRY_DEVICE_HYPOTHETICAL)
+uint32_t core_device_memory(const kry_device *device) {
+    return strcmp(device->platform, "cpu") == 0 || (device->flags & KRY_DEVICE_HYPOTHETICAL)
                ? KRY_MEMORY_HOST
                : KRY_MEMORY_DEVICE;
 }
 
-/* The caller's buffer, the one of before, or a fresh one of the platform. */
-static kry_status choose_prepared(kry_layer *layer, const kry_prepare_args *args) {
+static kry_status check_platform(const kry_layer *layer, const kry_weights *weights,
+                                 uint32_t memory) {
+    const kry_platform *platform = layer->platform;
+    if (weights->memory == KRY_MEMORY_HOST && memory == KRY_MEMORY_HOST)
+        return KRY_OK;
+    if (memory == KRY_MEMORY_HOST)
+        return kry_error_set(KRY_E_UNSUPPORTED,
+                             "weights in device memory cannot be prepared into host memory");
+    if (platform == NULL || platform->allocate == NULL || platform->release == NULL ||
+        (weights->memory == KRY_MEMORY_HOST && platform->copy == NULL) ||
+        (weights->memory == KRY_MEMORY_DEVICE && platform->canonicalise == NULL))
+        return kry_error_set(KRY_E_UNSUPPORTED,
+                             "no plugin offers what preparing in device memory of platform %s "
+                             "needs",
+                             layer->device.platform);
+    return KRY_OK;
+}
+
+/* Where the prepared weights go: the caller's buffer, the place of before, or fresh memory. */
+static kry_status choose_target(const struct preparation *p, const kry_prepare_args *args,
+                                struct target *out) {
+    const kry_layer *layer = p->layer;
     uint64_t bytes = layer->sizes.prepared_bytes;
+    uint32_t device = core_device_memory(&layer->device);
+    *out = (struct target){layer->prepared, layer->memory, layer->owns_prepared};
     if (args->prepared != NULL) {
-        if (args->prepared_memory != default_memory(layer) &&
-            args->prepared_memory != KRY_MEMORY_HOST)
+        if (args->prepared_memory != device && args->prepared_memory != KRY_MEMORY_HOST)
             return kry_error_set(KRY_E_ARGUMENT, "prepared_memory is %u, expected %u",
-                                 args->prepared_memory, default_memory(layer));
+                                 args->prepared_memory, device);
         if (args->prepared_bytes < bytes || (uintptr_t)args->prepared % KRY_ALIGNMENT != 0)
             return kry_error_set(KRY_E_ARGUMENT,
                                  "prepared: %" PRIu64 " bytes at %p, expected %" PRIu64
                                  " at a multiple of %d",
                                  args->prepared_bytes, args->prepared, bytes, KRY_ALIGNMENT);
-        if (args->prepared != layer->prepared)
-            core_release_prepared(layer);
-        layer->prepared = args->prepared;
-        layer->memory = args->prepared_memory;
-        return KRY_OK;
+        bool same = args->prepared == layer->prepared;
+        *out = (struct target){args->prepared, args->prepared_memory, same && layer->owns_prepared};
+    } else if (layer->prepared == NULL) {
+        *out = (struct target){NULL, device, true};
     }
-    if (layer->prepared != NULL)
-        return KRY_OK;
-    layer->memory = default_memory(layer);
-    layer->prepared = allocate(layer, &layer->registry->services.offered, layer->memory, bytes);
-    layer->owns_prepared = layer->prepared != NULL;
-    if (layer->prepared == NULL)
-        return kry_error_set(KRY_E_MEMORY,
-                             "out of %s memory for %" PRIu64 " bytes of prepared "
-                             "weights",
-                             layer->memory == KRY_MEMORY_HOST ? "host" : "device", bytes);
-    return KRY_OK;
+    return check_platform(layer, &p->weights, out->memory);
 }
 
 /* ---- ranges ---------------------------------------------------------------------------- */
@@ -235,56 +251,78 @@ static kry_status prepare_ranges(struct preparation *p, unsigned char *scratch,
     return status;
 }
 
-static kry_status check_platform(const kry_layer *layer, const kry_weights *weights) {
-    const kry_platform *platform = layer->platform;
-    if (weights->memory == KRY_MEMORY_HOST && layer->memory == KRY_MEMORY_HOST)
-        return KRY_OK;
-    if (layer->memory == KRY_MEMORY_HOST)
-        return kry_error_set(KRY_E_UNSUPPORTED,
-                             "weights in device memory cannot be prepared into host memory");
-    if (platform == NULL || platform->allocate == NULL || platform->release == NULL ||
-        (weights->memory == KRY_MEMORY_HOST && platform->copy == NULL) ||
-        (weights->memory == KRY_MEMORY_DEVICE && platform->canonicalise == NULL))
-        return kry_error_set(KRY_E_UNSUPPORTED,
-                             "no plugin offers what preparing in device memory of platform %s "
-                             "needs",
-                             layer->device.platform);
+/* What a prepare allocates; all of it before anything of the layer changes. */
+struct allocations {
+    void *scratch, *staging, *prepared;
+    uint64_t scratch_bytes, staging_bytes;
+};
+
+static kry_status allocate_all(const struct preparation *p, const kry_prepare_args *args,
+                               const struct target *target, struct allocations *out) {
+    const kry_layer *layer = p->layer;
+    const kry_host *offered = &layer->registry->services.offered;
+    bool stages = target->memory == KRY_MEMORY_DEVICE && p->weights.memory == KRY_MEMORY_HOST;
+    uint64_t failed = 0;
+    if (args->scratch == NULL) {
+        out->scratch = allocate(layer, p->host, target->memory, out->scratch_bytes);
+        failed = out->scratch == NULL ? out->scratch_bytes : failed;
+    }
+    if (stages) {
+        out->staging = allocate(layer, p->host, KRY_MEMORY_HOST, out->staging_bytes);
+        failed = out->staging == NULL ? out->staging_bytes : failed;
+    }
+    if (target->prepared == NULL) {
+        out->prepared = allocate(layer, offered, target->memory, layer->sizes.prepared_bytes);
+        failed = out->prepared == NULL ? layer->sizes.prepared_bytes : failed;
+    }
+    bool missing = (args->scratch == NULL && out->scratch == NULL) ||
+                   (stages && out->staging == NULL) ||
+                   (target->prepared == NULL && out->prepared == NULL);
+    if (missing)
+        return kry_error_set(KRY_E_MEMORY, "out of memory for %" PRIu64 " bytes to prepare in",
+                             failed);
     return KRY_OK;
 }
 
-static kry_status run(struct preparation *p, const kry_prepare_args *args) {
+static void adopt(kry_layer *layer, const struct target *target, void *fresh) {
+    void *prepared = target->prepared != NULL ? target->prepared : fresh;
+    if (prepared != layer->prepared)
+        core_release_prepared(layer);
+    layer->prepared = prepared;
+    layer->memory = target->memory;
+    layer->owns_prepared = target->owned;
+    layer->ready = false;
+}
+
+static kry_status run(struct preparation *p, const kry_prepare_args *args,
+                      const struct target *target) {
     kry_layer *layer = p->layer;
-    uint64_t bytes = core_prepare_scratch(layer);
-    uint64_t staging_bytes = core_canonical_bytes(&layer->linear, p->rows);
-    bool stages = layer->memory == KRY_MEMORY_DEVICE && p->weights.memory == KRY_MEMORY_HOST;
-    if (args->scratch != NULL &&
-        (args->scratch_bytes < bytes || (uintptr_t)args->scratch % KRY_ALIGNMENT != 0))
-        return kry_error_set(KRY_E_WORKSPACE,
-                             "scratch: %" PRIu64 " bytes at %p, expected %" PRIu64
-                             " at a multiple of %d",
-                             args->scratch_bytes, args->scratch, bytes, KRY_ALIGNMENT);
-    void *scratch = args->scratch, *staging = NULL;
-    kry_status status = KRY_OK;
-    if (scratch == NULL)
-        scratch = allocate(layer, p->host, layer->memory, bytes);
-    if (stages)
-        staging = allocate(layer, p->host, KRY_MEMORY_HOST, staging_bytes);
-    if (scratch == NULL || (stages && staging == NULL))
-        status = kry_error_set(KRY_E_MEMORY, "out of memory for %" PRIu64 " bytes of scratch",
-                               scratch == NULL ? bytes : staging_bytes);
+    struct allocations blocks = {.scratch_bytes = core_prepare_scratch(layer),
+                                 .staging_bytes = core_canonical_bytes(&layer->linear, p->rows)};
+    if (args->scratch != NULL && (args->scratch_bytes < blocks.scratch_bytes ||
+                                  (uintptr_t)args->scratch % KRY_ALIGNMENT != 0))
+        return kry_error_set(
+            KRY_E_WORKSPACE,
+            "scratch: %" PRIu64 " bytes at %p, expected %" PRIu64 " at a multiple of %d",
+            args->scratch_bytes, args->scratch, blocks.scratch_bytes, KRY_ALIGNMENT);
+    kry_status status = allocate_all(p, args, target, &blocks);
     if (status == KRY_OK) {
-        layer->ready = false;
-        status = prepare_ranges(p, scratch, staging);
+        adopt(layer, target, blocks.prepared);
+        blocks.prepared = NULL;
+        status = prepare_ranges(p, args->scratch != NULL ? args->scratch : blocks.scratch,
+                                blocks.staging);
     }
-    if (args->scratch == NULL)
-        release(layer, p->host, layer->memory, scratch, bytes);
-    release(layer, p->host, KRY_MEMORY_HOST, staging, staging_bytes);
+    release(layer, p->host, target->memory, blocks.scratch, blocks.scratch_bytes);
+    release(layer, p->host, KRY_MEMORY_HOST, blocks.staging, blocks.staging_bytes);
+    release(layer, &layer->registry->services.offered, target->memory, blocks.prepared,
+            layer->sizes.prepared_bytes);
     return status;
 }
 
 static kry_status bind(kry_layer *layer) {
     layer->binding.prepared = layer->prepared;
-    if (layer->device.flags & KRY_DEVICE_HYPOTHETICAL || layer->kernel->linear.bind == NULL)
+    if (layer->memory != core_device_memory(&layer->device) ||
+        layer->device.flags & KRY_DEVICE_HYPOTHETICAL || layer->kernel->linear.bind == NULL)
         return KRY_OK;
     kry_status status = layer->kernel->linear.bind(&layer->binding);
     return status == KRY_OK ? KRY_OK : core_kernel_failed(layer->kernel, "bind", status);
@@ -316,23 +354,23 @@ kry_status kry_layer_prepare(kry_layer *layer, const kry_prepare_args *args) {
         status = kry_error_set(KRY_E_ARGUMENT, "kry_prepare_args: reserved is %u, expected 0",
                                given.reserved);
     if (status == KRY_OK && given.host != NULL)
-        status = COPY_IN(&host, given.host, kry_host);
+        status = core_host_copy(&host, given.host);
     if (status == KRY_OK)
         status = copy_weights(&p, given.weights);
     if (status == KRY_OK)
         status = core_weights_check(&layer->stored, &p.weights);
+    struct target target;
     if (status == KRY_OK)
-        status = choose_prepared(layer, &given);
-    if (status == KRY_OK)
-        status = check_platform(layer, &p.weights);
+        status = choose_target(&p, &given, &target);
     if (status != KRY_OK)
         return status;
     p.host = given.host != NULL ? &host : &layer->registry->services.offered;
     p.stream = given.stream;
     p.rows = range_rows(layer);
-    status = run(&p, &given);
+    status = run(&p, &given, &target);
     if (status == KRY_OK)
         status = bind(layer);
-    layer->ready = status == KRY_OK;
+    if (status == KRY_OK)
+        layer->ready = layer->memory == core_device_memory(&layer->device);
     return status;
 }

@@ -114,10 +114,7 @@ kry_status kry_registry_open(const kry_registry_options *options, kry_registry *
     if (status == KRY_OK)
         status = check_options(&given);
     if (status == KRY_OK && given.host != NULL)
-        status = COPY_IN(&host, given.host, kry_host);
-    if (status == KRY_OK && (host.allocate == NULL) != (host.release == NULL))
-        status = kry_error_set(KRY_E_ARGUMENT,
-                               "kry_host: allocate and release come together or not at all");
+        status = core_host_copy(&host, given.host);
     if (status != KRY_OK)
         return status;
     kry_registry *registry = calloc(1, sizeof *registry);

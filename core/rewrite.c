@@ -25,6 +25,7 @@ bool core_rewrite_split_groups(const kry_linear *linear, kry_linear *out, uint64
     uint64_t more = (uint64_t)(kry_linear_groups(out) - kry_linear_groups(linear));
     uint64_t each = kry_type_bytes(linear->scale_type) +
                     (kry_weight_has_zero_points(linear->weight_type) ? 1 : 0);
-    *bytes = more * (uint64_t)linear->out_features * each;
+    if (__builtin_mul_overflow(more, (uint64_t)linear->out_features * each, bytes))
+        *bytes = UINT64_MAX;
     return true;
 }

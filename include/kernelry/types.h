@@ -310,6 +310,9 @@ typedef struct kry_host {
     int32_t reserved_2;                    /* 0 */
 } kry_host;
 
+/** The most that kry_sizes.prepare_multiple may be. */
+#define KRY_PREPARE_MULTIPLE_MAX 65536
+
 /** What a kernel needs to hold a layer: the same for any m. Units: bytes. */
 typedef struct kry_sizes {
     size_t struct_size;
