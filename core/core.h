@@ -79,6 +79,9 @@ kry_status core_find(const kry_registry_options *options, const struct host_serv
                      struct found *out);
 void core_found_free(struct found *found);
 
+/** The absolute path of the file that this code was loaded from; NULL when it cannot be told. */
+char *core_own_path(void);
+
 /* ---- note.c: what a file says of itself, before anything of it runs -------------------- */
 
 /** Read the note of an open shared object of `size` bytes. *present is false where there is
@@ -99,7 +102,8 @@ static inline uint64_t note_cpu_features(const kry_note *note) {
 
 /** KRY_E_TRUST: somebody other than root, this user or the owner of this library could have
  *  written the file or swapped it through a directory above. */
-kry_status core_trust(const char *real_path, const struct stat *file);
+kry_status core_trust(const char *real_path, const struct stat *file, uid_t library_owner);
+uid_t core_library_owner(void);
 
 /* ---- override.c: the operator's word ---------------------------------------------------- */
 
@@ -147,6 +151,7 @@ struct load_context {
     const struct host_services *log;
     struct overrides *overrides;
     uint64_t cpu_features;
+    uid_t library_owner;
     bool relax_trust;
     struct plugin *plugins; /* those before this one */
     size_t count;

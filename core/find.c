@@ -7,9 +7,9 @@
 #include "core.h"
 
 #include <dirent.h>
-#include <dlfcn.h>
 #include <errno.h>
-#include <limits.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,21 +117,41 @@ static kry_status search_list(struct found *found, const char *list, const char 
     return status;
 }
 
+char *core_own_path(void) {
+    /* Not dladdr: for a program with the static library inside it tells argv[0], which whoever
+     * starts the program chooses. */
+    FILE *maps = fopen("/proc/self/maps", "re");
+    char *line = NULL, *path = NULL;
+    size_t room = 0;
+    uintptr_t self = (uintptr_t)&core_own_path;
+    while (maps != NULL && path == NULL && getline(&line, &room, maps) > 0) {
+        uintptr_t begin, end;
+        int name = 0;
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %*s %*s %*s %n", &begin, &end, &name) >=
+                2 &&
+            self >= begin && self < end && name > 0 && line[name] == '/') {
+            line[strcspn(line, "\n")] = '\0';
+            path = strdup(line + name);
+        }
+    }
+    free(line);
+    if (maps != NULL)
+        fclose(maps);
+    return path;
+}
+
 /* kernelry/plugins beside the library; for a program with the static library inside, in the
- * lib directory beside its own. NULL when out of memory or the library cannot tell. */
+ * lib directory beside its own. NULL when out of memory or the system does not tell. */
 static char *default_directory(void) {
-    Dl_info self;
-    if (dladdr((const void *)(uintptr_t)&core_find, &self) == 0 || self.dli_fname == NULL)
-        return NULL;
-    char *real = realpath(self.dli_fname, NULL);
-    char *slash = real != NULL ? strrchr(real, '/') : NULL;
+    char *own = core_own_path();
+    char *slash = own != NULL ? strrchr(own, '/') : NULL;
     char *directory = NULL;
     if (slash != NULL) {
         *slash = '\0';
-        directory = core_format("%s/kernelry/plugins", real);
+        directory = core_format("%s/kernelry/plugins", own);
         struct stat entry;
         if (directory != NULL && stat(directory, &entry) != 0) {
-            char *beside = core_format("%s/../lib/kernelry/plugins", real);
+            char *beside = core_format("%s/../lib/kernelry/plugins", own);
             char *resolved = beside != NULL ? realpath(beside, NULL) : NULL;
             if (resolved != NULL) {
                 free(directory);
@@ -140,7 +160,7 @@ static char *default_directory(void) {
             free(beside);
         }
     }
-    free(real);
+    free(own);
     return directory;
 }
 

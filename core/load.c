@@ -182,7 +182,7 @@ static kry_status admit(struct load_context *context, struct plugin *plugin,
     }
     if (core_override_find(&context->overrides->disable, name, NULL) != NULL)
         return refuse(plugin, KRY_PLUGIN_DISABLED, KRY_OK, "disabled by an override");
-    kry_status status = core_trust(plugin->path, file);
+    kry_status status = core_trust(plugin->path, file, context->library_owner);
     if (status == KRY_E_TRUST && context->relax_trust) {
         core_log(context->log, KRY_LOG_WARNING, "%s %s; loaded all the same, as asked",
                  plugin->path, kry_error_message());

@@ -15,6 +15,7 @@ static kry_status load_all(kry_registry *registry, const struct found *found,
     struct load_context context = {.log = &registry->services,
                                    .overrides = overrides,
                                    .cpu_features = registry->cpu_features,
+                                   .library_owner = core_library_owner(),
                                    .relax_trust = relax_trust,
                                    .plugins = registry->plugins};
     for (size_t i = 0; i < found->count; i++) {

@@ -9,7 +9,6 @@
  */
 #include "core.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
@@ -17,13 +16,12 @@
 #include <string.h>
 #include <unistd.h>
 
-static uid_t library_owner(void) {
-    Dl_info self;
+uid_t core_library_owner(void) {
+    char *own = core_own_path();
     struct stat file;
-    if (dladdr((const void *)(uintptr_t)&core_trust, &self) != 0 && self.dli_fname != NULL &&
-        stat(self.dli_fname, &file) == 0)
-        return file.st_uid;
-    return 0;
+    uid_t owner = own != NULL && stat(own, &file) == 0 ? file.st_uid : 0;
+    free(own);
+    return owner;
 }
 
 static bool group_is_owners_own(uid_t owner, gid_t group) {
@@ -61,8 +59,7 @@ static kry_status check_entry(const char *path, const struct stat *entry, uid_t 
     return KRY_OK;
 }
 
-kry_status core_trust(const char *real_path, const struct stat *file) {
-    uid_t library = library_owner();
+kry_status core_trust(const char *real_path, const struct stat *file, uid_t library) {
     kry_status status = check_entry(real_path, file, library);
     char *directory = strdup(real_path);
     if (directory == NULL)

@@ -1,0 +1,167 @@
+/*
+ * What the micro-kernels of all classes do alike: reading scales, zero points and bias of the
+ * sixteen output features of a tile, converting rows of x, storing rows of y.
+ *
+ * A micro-kernel is one inline function of ROWS and TILES, both constants, so that every
+ * accumulator is a register: ROWS * TILES of them, at least 8 where that can be, since a sum's
+ * next addition waits for the one before. BLOCK_VARIANTS makes a function of each.
+ */
+#ifndef KERNELRY_AVX512_BLOCK_H
+#define KERNELRY_AVX512_BLOCK_H
+
+#include "kernels.h"
+
+#include <immintrin.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* f32 from sixteen elements at any alignment. */
+INLINE __m512 load_16(const void *from, uint32_t type, __mmask16 mask) {
+    if (type == KRY_TYPE_F32)
+        return _mm512_maskz_loadu_ps(mask, from);
+    __m256i narrow = _mm256_maskz_loadu_epi16(mask, from);
+    if (type == KRY_TYPE_F16)
+        return _mm512_cvtph_ps(narrow);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+}
+
+/* Rounded to nearest even; a NaN of bf16 stays one. */
+INLINE __m256i bf16_of(__m512 value) {
+    __m512i bits = _mm512_castps_si512(value);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
+    up = _mm512_mask_or_epi32(up, nan, bits, _mm512_set1_epi32(0x400000));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16));
+}
+
+INLINE void store_16(void *to, uint32_t type, __mmask16 mask, __m512 value) {
+    if (type == KRY_TYPE_F32)
+        _mm512_mask_storeu_ps(to, mask, value);
+    else if (type == KRY_TYPE_F16)
+        _mm256_mask_storeu_epi16(to, mask, _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+    else
+        _mm256_mask_storeu_epi16(to, mask, bf16_of(value));
+}
+
+/* The scales of a tile's group. */
+INLINE __m512 scales_of(const struct tiled_work *work, int64_t tile, int32_t group) {
+    const struct tiled_shape *shape = &work->bound->shape;
+    uint64_t place = tiled_group_place(shape, tile * TILE_N, group);
+    return load_16(work->bound->prepared + shape->scales_at + place * (uint64_t)shape->scale_bytes,
+                   work->linear->scale_type, 0xffff);
+}
+
+/* The zero points, or the type's bias. */
+INLINE __m512 zeros_of(const struct tiled_work *work, int64_t tile, int32_t group) {
+    const struct tiled_shape *shape = &work->bound->shape;
+    if (!kry_weight_has_zero_points(work->linear->weight_type))
+        return _mm512_set1_ps(work->linear->weight_type == KRY_WEIGHT_U4B8 ? 8.0f : 128.0f);
+    uint64_t place = tiled_group_place(shape, tile * TILE_N, group);
+    __m128i bytes =
+        _mm_loadu_si128((const void *)(work->bound->prepared + shape->zeros_at + place));
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+}
+
+INLINE const uint8_t *codes_of(const struct tiled_work *work, int64_t tile) {
+    return work->bound->prepared + work->bound->shape.codes_at +
+           (uint64_t)(tile * work->bound->shape.tile_bytes);
+}
+
+/* Add bias, round once, store a row of a tile. */
+INLINE void finish(const struct tiled_work *work, int64_t tile, int32_t row, __m512 total) {
+    const kry_linear *linear = work->linear;
+    if (row >= work->chunk.used)
+        return;
+    int64_t left = linear->out_features - tile * TILE_N;
+    __mmask16 mask = left >= TILE_N ? 0xffff : (__mmask16)((1u << (uint32_t)left) - 1);
+    size_t bytes = kry_type_bytes(linear->y_type);
+    if (work->args->bias != NULL)
+        total = _mm512_add_ps(
+            total, load_16((const uint8_t *)work->args->bias + (size_t)(tile * TILE_N) * bytes,
+                           linear->y_type, mask));
+    int64_t place = (work->chunk.row + row) * work->args->y_stride + tile * TILE_N;
+    store_16((uint8_t *)work->args->y + (size_t)place * bytes, linear->y_type, mask, total);
+}
+
+/* total += (sum - z * sum of x) * scale, for the tiles and rows of a micro-kernel; all before
+ * the scale is exact where x is one-hot or int8. */
+#define ADD_SEGMENT(SUM)                                                                           \
+    do {                                                                                           \
+        UNROLL for (int t = 0; t < TILES; t++) {                                                   \
+            __m512 scale = scales_of(work, tile + t, segment->group);                              \
+            __m512 zero = zeros_of(work, tile + t, segment->group);                                \
+            UNROLL for (int r = 0; r < ROWS; r++) {                                                \
+                __m512 centred = _mm512_fnmadd_ps(zero, _mm512_set1_ps(sums[r]), SUM);             \
+                total[t * ROWS + r] = _mm512_fmadd_ps(centred, scale, total[t * ROWS + r]);        \
+            }                                                                                      \
+        }                                                                                          \
+    } while (0)
+
+typedef void block_function(const struct tiled_work *work, int64_t tile);
+
+struct block_variant {
+    int32_t rows, tiles;
+    block_function *wide;   /* `tiles` tiles at once */
+    block_function *single; /* one */
+};
+
+#define BLOCK_VARIANT(NAME, ROWS, TILES)                                                           \
+    static void NAME##_##ROWS##_##TILES(const struct tiled_work *work, int64_t tile) {             \
+        NAME(work, tile, ROWS, TILES);                                                             \
+    }
+#define BLOCK_VARIANTS(NAME)                                                                       \
+    BLOCK_VARIANT(NAME, 1, 4)                                                                      \
+    BLOCK_VARIANT(NAME, 1, 1)                                                                      \
+    BLOCK_VARIANT(NAME, 2, 4)                                                                      \
+    BLOCK_VARIANT(NAME, 2, 1)                                                                      \
+    BLOCK_VARIANT(NAME, 3, 2)                                                                      \
+    BLOCK_VARIANT(NAME, 3, 1)                                                                      \
+    BLOCK_VARIANT(NAME, 4, 2)                                                                      \
+    BLOCK_VARIANT(NAME, 4, 1)                                                                      \
+    BLOCK_VARIANT(NAME, 5, 2)                                                                      \
+    BLOCK_VARIANT(NAME, 5, 1)                                                                      \
+    BLOCK_VARIANT(NAME, 6, 2)                                                                      \
+    BLOCK_VARIANT(NAME, 6, 1)                                                                      \
+    BLOCK_VARIANT(NAME, 7, 2)                                                                      \
+    BLOCK_VARIANT(NAME, 7, 1)                                                                      \
+    BLOCK_VARIANT(NAME, 8, 1)                                                                      \
+    BLOCK_VARIANT(NAME, 10, 1)                                                                     \
+    BLOCK_VARIANT(NAME, 12, 1)                                                                     \
+    BLOCK_VARIANT(NAME, 14, 1)                                                                     \
+    BLOCK_VARIANT(NAME, 16, 1)                                                                     \
+    static const struct block_variant NAME##_variants[] = {                                        \
+        {1, 4, NAME##_1_4, NAME##_1_1},    {2, 4, NAME##_2_4, NAME##_2_1},                         \
+        {3, 2, NAME##_3_2, NAME##_3_1},    {4, 2, NAME##_4_2, NAME##_4_1},                         \
+        {5, 2, NAME##_5_2, NAME##_5_1},    {6, 2, NAME##_6_2, NAME##_6_1},                         \
+        {7, 2, NAME##_7_2, NAME##_7_1},    {8, 1, NAME##_8_1, NAME##_8_1},                         \
+        {10, 1, NAME##_10_1, NAME##_10_1}, {12, 1, NAME##_12_1, NAME##_12_1},                      \
+        {14, 1, NAME##_14_1, NAME##_14_1}, {16, 1, NAME##_16_1, NAME##_16_1}};
+
+INLINE void run_block(const struct block_variant *variants, const struct tiled_work *work,
+                      int64_t tile_begin, int64_t tile_end) {
+    const struct block_variant *variant = variants;
+    while (variant->rows != work->chunk.rows)
+        variant++;
+    int64_t tile = tile_begin;
+    for (; tile + variant->tiles <= tile_end; tile += variant->tiles)
+        variant->wide(work, tile);
+    for (; tile < tile_end; tile++)
+        variant->single(work, tile);
+}
+
+static void read_row(const void *x, uint32_t type, int64_t count, float *out) {
+    size_t bytes = kry_type_bytes(type);
+    for (int64_t k = 0; k < count; k += 16) {
+        __mmask16 mask = count - k >= 16 ? 0xffff : (__mmask16)((1u << (uint32_t)(count - k)) - 1);
+        _mm512_mask_storeu_ps(out + k, mask,
+                              load_16((const uint8_t *)x + (size_t)k * bytes, type, mask));
+    }
+}
+
+#endif

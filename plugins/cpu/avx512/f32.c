@@ -1,0 +1,95 @@
+/*
+ * Float activations: products and sums in f32.
+ *
+ * Tile         ROWS (m) x 16 * TILES (n), columns one by one.
+ * Instruction  vfmadd231ps, x broadcast from memory; a 4-bit code becomes a float by vpermps in
+ *              a table of sixteen, an 8-bit one by a shift, a mask and vcvtdq2ps.
+ * Chosen       for activations that are not to be quantized.
+ */
+#include "block.h"
+
+enum { AHEAD = 2048 /* bytes of codes that are fetched ahead; each is used once at small m */ };
+
+INLINE void columns_u4(const uint8_t *codes, int64_t stride, const float *x, __m512 *sum,
+                       const int ROWS, const int TILES) {
+    const __m512 values = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i word[4];
+    UNROLL for (int t = 0; t < TILES; t++) {
+        _mm_prefetch((const char *)codes + t * stride + AHEAD, _MM_HINT_T0);
+        word[t] = _mm512_loadu_si512(codes + t * stride);
+    }
+    UNROLL for (int j = 0; j < OCTET; j++) UNROLL for (int t = 0; t < TILES; t++) {
+        /* vpermps reads the low four bits of a lane alone. */
+        __m512 w = _mm512_permutexvar_ps(_mm512_srli_epi32(word[t], 4u * (uint32_t)j), values);
+        UNROLL for (int r = 0; r < ROWS; r++) sum[t * ROWS + r] =
+            _mm512_fmadd_ps(w, _mm512_set1_ps(x[j * ROWS + r]), sum[t * ROWS + r]);
+    }
+}
+
+INLINE void columns_u8(const uint8_t *codes, int64_t stride, const float *x, __m512 *sum,
+                       const int ROWS, const int TILES) {
+    const __m512i mask = _mm512_set1_epi32(255);
+    __m512i word[4];
+    UNROLL for (int half = 0; half < 2; half++) {
+        UNROLL for (int t = 0; t < TILES; t++) {
+            _mm_prefetch((const char *)codes + t * stride + half * 64 + AHEAD, _MM_HINT_T0);
+            word[t] = _mm512_loadu_si512(codes + t * stride + half * 64);
+        }
+        UNROLL for (int b = 0; b < 4; b++) {
+            /* x is packed in the order of 4-bit fields: column k(b + 4 * half) is field 2b + half.
+             */
+            const float *column = x + (2 * b + half) * ROWS;
+            UNROLL for (int t = 0; t < TILES; t++) {
+                __m512 w = _mm512_cvtepi32_ps(
+                    _mm512_and_si512(_mm512_srli_epi32(word[t], 8u * (uint32_t)b), mask));
+                UNROLL for (int r = 0; r < ROWS; r++) sum[t * ROWS + r] =
+                    _mm512_fmadd_ps(w, _mm512_set1_ps(column[r]), sum[t * ROWS + r]);
+            }
+        }
+    }
+}
+
+INLINE void block(const struct tiled_work *work, int64_t tile, const int ROWS, const int TILES,
+                  const int BITS) {
+    const struct tiled_bound *bound = work->bound;
+    const float *x = work->chunk.x, *sums = work->chunk.sums;
+    const uint8_t *codes = codes_of(work, tile);
+    __m512 total[16];
+    UNROLL for (int i = 0; i < ROWS * TILES; i++) total[i] = _mm512_setzero_ps();
+    for (int64_t i = 0; i < bound->segment_count; i++, sums += ROWS) {
+        const struct tiled_segment *segment = &bound->segments[i];
+        __m512 sum[16];
+        UNROLL for (int a = 0; a < ROWS * TILES; a++) sum[a] = _mm512_setzero_ps();
+        for (int32_t o = 0; o < segment->octet_count; o++, x += OCTET * ROWS) {
+            if (BITS == 4)
+                columns_u4(codes, bound->shape.tile_bytes, x, sum, ROWS, TILES);
+            else
+                columns_u8(codes, bound->shape.tile_bytes, x, sum, ROWS, TILES);
+            codes += 16 * BITS;
+        }
+        ADD_SEGMENT(sum[t * ROWS + r]);
+    }
+    UNROLL for (int t = 0; t < TILES; t++) UNROLL for (int r = 0; r < ROWS; r++)
+        finish(work, tile + t, r, total[t * ROWS + r]);
+}
+
+INLINE void u4(const struct tiled_work *work, int64_t tile, const int ROWS, const int TILES) {
+    block(work, tile, ROWS, TILES, 4);
+}
+INLINE void u8(const struct tiled_work *work, int64_t tile, const int ROWS, const int TILES) {
+    block(work, tile, ROWS, TILES, 8);
+}
+BLOCK_VARIANTS(u4)
+BLOCK_VARIANTS(u8)
+
+static void compute(const struct tiled_work *work, int64_t tile_begin, int64_t tile_end) {
+    if (kry_weight_bits(work->linear->weight_type) == 4)
+        run_block(u4_variants, work, tile_begin, tile_end);
+    else
+        run_block(u8_variants, work, tile_begin, tile_end);
+}
+
+const struct tiled_class avx512_f32 = {.x_octet_bytes = OCTET * 4,
+                                       .read_row = read_row,
+                                       .pack_row = tiled_pack_f32,
+                                       .compute = compute};

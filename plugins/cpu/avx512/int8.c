@@ -1,0 +1,66 @@
+/*
+ * Dynamic int8 activations: products of bytes, sums in i32, scaled in f32.
+ *
+ * Tile         ROWS (m) x 16 * TILES (n), columns four by four.
+ * Instruction  vpdpbusd, codes unsigned, four bytes of x broadcast from memory.
+ * Numerics     a segment's sum is exact: 512 * 255 * 127 < 2^24, so its float is, too.
+ * Chosen       where the model wants int8 activations or the caller allows them.
+ */
+#include "block.h"
+
+enum { AHEAD = 2048 /* bytes of codes that are fetched ahead */ };
+
+INLINE void columns(const uint8_t *codes, int64_t stride, const int32_t *x, __m512i *sum,
+                    const int ROWS, const int TILES, const int BITS) {
+    const __m512i mask = _mm512_set1_epi8(15);
+    UNROLL for (int half = 0; half < 2; half++) UNROLL for (int t = 0; t < TILES; t++) {
+        const uint8_t *at = codes + t * stride + (BITS == 8 ? half * 64 : 0);
+        __m512i w = _mm512_loadu_si512(at);
+        if (BITS == 8 || half == 0)
+            _mm_prefetch((const char *)at + AHEAD, _MM_HINT_T0);
+        if (BITS == 4)
+            w = _mm512_and_si512(half ? _mm512_srli_epi32(w, 4) : w, mask);
+        UNROLL for (int r = 0; r < ROWS; r++) sum[t * ROWS + r] =
+            _mm512_dpbusd_epi32(sum[t * ROWS + r], w, _mm512_set1_epi32(x[half * ROWS + r]));
+    }
+}
+
+INLINE void block(const struct tiled_work *work, int64_t tile, const int ROWS, const int TILES,
+                  const int BITS) {
+    const struct tiled_bound *bound = work->bound;
+    const int32_t *x = work->chunk.x;
+    const float *sums = work->chunk.sums;
+    const uint8_t *codes = codes_of(work, tile);
+    __m512 total[16];
+    UNROLL for (int i = 0; i < ROWS * TILES; i++) total[i] = _mm512_setzero_ps();
+    for (int64_t i = 0; i < bound->segment_count; i++, sums += ROWS) {
+        const struct tiled_segment *segment = &bound->segments[i];
+        __m512i sum[16];
+        UNROLL for (int a = 0; a < ROWS * TILES; a++) sum[a] = _mm512_setzero_si512();
+        for (int32_t o = 0; o < segment->octet_count; o++, x += 2 * ROWS, codes += 16 * BITS)
+            columns(codes, bound->shape.tile_bytes, x, sum, ROWS, TILES, BITS);
+        ADD_SEGMENT(_mm512_cvtepi32_ps(sum[t * ROWS + r]));
+    }
+    UNROLL for (int t = 0; t < TILES; t++) UNROLL for (int r = 0; r < ROWS; r++)
+        finish(work, tile + t, r,
+               _mm512_mul_ps(total[t * ROWS + r], _mm512_set1_ps(work->chunk.scales[r])));
+}
+
+INLINE void u4(const struct tiled_work *work, int64_t tile, const int ROWS, const int TILES) {
+    block(work, tile, ROWS, TILES, 4);
+}
+INLINE void u8(const struct tiled_work *work, int64_t tile, const int ROWS, const int TILES) {
+    block(work, tile, ROWS, TILES, 8);
+}
+BLOCK_VARIANTS(u4)
+BLOCK_VARIANTS(u8)
+
+static void compute(const struct tiled_work *work, int64_t tile_begin, int64_t tile_end) {
+    if (kry_weight_bits(work->linear->weight_type) == 4)
+        run_block(u4_variants, work, tile_begin, tile_end);
+    else
+        run_block(u8_variants, work, tile_begin, tile_end);
+}
+
+const struct tiled_class avx512_int8 = {
+    .x_octet_bytes = OCTET, .read_row = read_row, .pack_row = tiled_pack_int8, .compute = compute};

@@ -1,0 +1,197 @@
+/*
+ * Canonical weights become tiles: a task a tile, each word rearranged by a few shifts.
+ */
+#include "tiled.h"
+
+#include <string.h>
+
+struct preparation {
+    const kry_prepare_call *call;
+    struct tiled_shape shape;
+    const int32_t *counts;
+    const int32_t *order;
+};
+
+kry_status tiled_sizes(const kry_device *device, const kry_linear *linear, kry_sizes *out) {
+    (void)device;
+    struct tiled_shape shape = tiled_shape_of(linear);
+    out->prepared_bytes = shape.bytes;
+    /* Counting columns into their groups needs a cursor a group. */
+    out->prepare_scratch_bytes = linear->act_order ? (uint64_t)shape.groups * 4 : 0;
+    out->bound_bytes = sizeof(struct tiled_bound) +
+                       (uint64_t)tiled_segments_max(linear) * sizeof(struct tiled_segment);
+    out->prepare_multiple = TILE_N;
+    return KRY_OK;
+}
+
+/* Sort columns by group: counts of each, and the column at each place, -1 in what fills octets
+ * up. */
+static void write_order(const kry_prepare_call *call, const struct tiled_shape *shape) {
+    int32_t *counts = (int32_t *)((uint8_t *)call->prepared + shape->counts_at);
+    int32_t *order = (int32_t *)((uint8_t *)call->prepared + shape->order_at);
+    int32_t *cursor = call->scratch;
+    const int32_t *g_idx = call->weights->g_idx;
+    memset(counts, 0, (size_t)shape->groups * sizeof counts[0]);
+    for (int64_t k = 0; k < call->linear->in_features; k++)
+        counts[g_idx[k]]++;
+    int32_t place = 0;
+    for (int64_t g = 0; g < shape->groups; g++) {
+        cursor[g] = place;
+        place += (counts[g] + OCTET - 1) / OCTET * OCTET;
+    }
+    memset(order, 0xff, (size_t)shape->octets * OCTET * sizeof order[0]);
+    for (int64_t k = 0; k < call->linear->in_features; k++)
+        order[cursor[g_idx[k]]++] = (int32_t)k;
+}
+
+/* Eight 4-bit codes in sequence to the layout's word: byte b holds k(b) and k(b + 4). */
+static uint32_t spread(uint32_t word) {
+    uint32_t low = word & 0xffff, high = word >> 16;
+    low = (low | low << 8) & 0x00ff00ff;
+    high = (high | high << 8) & 0x00ff00ff;
+    low = (low | low << 4) & 0x0f0f0f0f;
+    high = (high | high << 4) & 0x0f0f0f0f;
+    return low | high << 4;
+}
+
+/* 32 bits of sequential codes that start at column k of a row with `words` words. */
+static uint32_t codes_from(const uint32_t *row, int64_t words, int64_t k, int32_t bits) {
+    int64_t bit = k * bits, word = bit / 32;
+    uint32_t shift = (uint32_t)(bit % 32);
+    uint64_t pair = word < words ? row[word] : 0;
+    if (shift > 0 && word + 1 < words)
+        pair |= (uint64_t)row[word + 1] << 32;
+    return (uint32_t)(pair >> shift);
+}
+
+static uint32_t code_at(const uint32_t *row, int64_t k, int32_t bits) {
+    return row[k * bits / 32] >> (uint32_t)(k * bits % 32) & ((1u << bits) - 1);
+}
+
+/* One output feature's words of an octet; columns beyond `count` are zeroed. */
+static void write_octet(uint8_t *to, const uint32_t *row, int64_t words, int64_t k, int64_t count,
+                        int32_t bits) {
+    if (bits == 4) {
+        uint32_t mask = count < OCTET ? (1u << (uint32_t)count * 4) - 1 : UINT32_MAX;
+        uint32_t word = spread(codes_from(row, words, k, 4) & mask);
+        memcpy(to, &word, sizeof word);
+        return;
+    }
+    for (int64_t half = 0; half < 2; half++) {
+        int64_t left = count - half * 4;
+        uint32_t mask = left <= 0 ? 0 : left < 4 ? (1u << (uint32_t)left * 8) - 1 : UINT32_MAX;
+        uint32_t word = left > 0 ? codes_from(row, words, k + half * 4, 8) & mask : 0;
+        memcpy(to + half * 64, &word, sizeof word);
+    }
+}
+
+static void write_octet_by_order(uint8_t *to, const uint32_t *row, const int32_t *order,
+                                 int32_t bits) {
+    uint32_t words[2] = {0, 0};
+    for (int32_t i = 0; i < OCTET; i++) {
+        uint32_t code = order[i] >= 0 ? code_at(row, order[i], bits) : 0;
+        if (bits == 4)
+            words[0] |= code << (uint32_t)(i % 4 * 8 + i / 4 * 4);
+        else
+            words[i / 4] |= code << (uint32_t)(i % 4 * 8);
+    }
+    memcpy(to, &words[0], 4);
+    if (bits == 8)
+        memcpy(to + 64, &words[1], 4);
+}
+
+static void write_codes(const struct preparation *p, int64_t n, const uint32_t *row) {
+    const kry_linear *linear = p->call->linear;
+    int32_t bits = kry_weight_bits(linear->weight_type);
+    int64_t per_word = 32 / bits, words = (linear->in_features + per_word - 1) / per_word;
+    struct tiled_walk walk;
+    struct tiled_segment s;
+    tiled_walk_begin(&walk, linear, p->counts);
+    while (tiled_walk_next(&walk, &s)) {
+        uint8_t *to =
+            (uint8_t *)p->call->prepared + tiled_code_place(&p->shape, n, s.octet_begin, 0).byte;
+        for (int64_t o = 0; o < s.octet_count; o++, to += p->shape.octet_bytes) {
+            if (p->order != NULL)
+                write_octet_by_order(to, row, p->order + (s.octet_begin + o) * OCTET, bits);
+            else
+                write_octet(to, row, words, s.column_begin + o * OCTET, s.column_count - o * OCTET,
+                            bits);
+        }
+    }
+}
+
+static void write_groups(const struct preparation *p, int64_t n, int64_t row) {
+    const kry_canonical *from = p->call->weights;
+    size_t bytes = (size_t)p->shape.scale_bytes;
+    const uint8_t *scales =
+        (const uint8_t *)from->scales + (size_t)(row * from->scale_stride) * bytes;
+    uint8_t *to = (uint8_t *)p->call->prepared;
+    for (int64_t g = 0; g < p->shape.groups; g++) {
+        uint64_t place = tiled_group_place(&p->shape, n, g);
+        memcpy(to + p->shape.scales_at + place * bytes, scales + (size_t)g * bytes, bytes);
+        if (from->zero_points != NULL)
+            to[p->shape.zeros_at + place] = from->zero_points[row * from->zero_stride + g];
+    }
+}
+
+/* What lies beyond out_features: codes, scales and zero points of 0. */
+static void clear_feature(const struct preparation *p, int64_t n) {
+    uint8_t *to = (uint8_t *)p->call->prepared;
+    size_t bytes = (size_t)p->shape.scale_bytes;
+    for (int64_t g = 0; g < p->shape.groups; g++) {
+        uint64_t place = tiled_group_place(&p->shape, n, g);
+        memset(to + p->shape.scales_at + place * bytes, 0, bytes);
+        if (p->call->weights->zero_points != NULL)
+            to[p->shape.zeros_at + place] = 0;
+    }
+    for (int64_t o = 0; o < p->shape.octets; o++) {
+        uint8_t *word = to + tiled_code_place(&p->shape, n, o, 0).byte;
+        memset(word, 0, 4);
+        if (p->shape.octet_bytes == 128)
+            memset(word + 64, 0, 4);
+    }
+}
+
+static void prepare_tile(void *argument, int64_t i) {
+    const struct preparation *p = argument;
+    const kry_canonical *from = p->call->weights;
+    int64_t begin = from->n_begin + i * TILE_N;
+    for (int64_t n = begin; n < begin + TILE_N; n++) {
+        if (n >= p->call->linear->out_features) {
+            clear_feature(p, n);
+            continue;
+        }
+        int64_t row = n - from->n_begin;
+        write_codes(p, n, from->qweight + row * from->qweight_stride);
+        write_groups(p, n, row);
+    }
+}
+
+kry_status tiled_prepare(const kry_prepare_call *call) {
+    struct preparation p = {.call = call, .shape = tiled_shape_of(call->linear)};
+    if (call->linear->act_order) {
+        /* Every range writes the same, so that ranges may come in any order. */
+        write_order(call, &p.shape);
+        p.counts = (const int32_t *)((const uint8_t *)call->prepared + p.shape.counts_at);
+        p.order = (const int32_t *)((const uint8_t *)call->prepared + p.shape.order_at);
+    }
+    int64_t rows = call->weights->n_end - call->weights->n_begin;
+    kry_parallel_for(call->host, (rows + TILE_N - 1) / TILE_N, prepare_tile, &p);
+    return KRY_OK;
+}
+
+kry_status tiled_bind(const kry_binding *binding) {
+    struct tiled_bound *bound = binding->bound;
+    struct tiled_walk walk;
+    *bound = (struct tiled_bound){.shape = tiled_shape_of(binding->linear),
+                                  .prepared = binding->prepared};
+    const int32_t *counts = NULL;
+    if (binding->linear->act_order) {
+        counts = (const int32_t *)(bound->prepared + bound->shape.counts_at);
+        bound->order = (const int32_t *)(bound->prepared + bound->shape.order_at);
+    }
+    tiled_walk_begin(&walk, binding->linear, counts);
+    while (tiled_walk_next(&walk, &bound->segments[bound->segment_count]))
+        bound->segment_count++;
+    return KRY_OK;
+}

@@ -1,0 +1,88 @@
+/*
+ * What the tuned CPU kernels share: preparing, binding, packing x, and the way through an apply.
+ * An instruction set brings a struct tiled_class for each numeric class; the rest is portable.
+ *
+ * An apply works on up to 256 rows of x at a time, in chunks of at most 16 that are alike but
+ * for the last. First each chunk is packed: rows side by side, columns in the order in which
+ * codes are unpacked, zeros where an octet has no column. Then tasks take blocks of tiles, and
+ * for each chunk a micro-kernel computes tiles x rows.
+ *
+ * Numerics   A segment's sum runs over its columns in one fixed order for each (row, output
+ *            feature), then (sum - z * sum of x) * scale is added to the total, segment after
+ *            segment. Neither m, nor the chunk, nor threads change that order, so results are
+ *            deterministic and batch-invariant.
+ */
+#ifndef KERNELRY_TILED_H
+#define KERNELRY_TILED_H
+
+#include "layout.h"
+
+enum {
+    CHUNK_ROWS = 16, /* most rows of a micro-kernel */
+    PASS_ROWS = 256  /* most rows that are packed at once */
+};
+
+/** What bind fills: the description's places and its segments. */
+struct tiled_bound {
+    struct tiled_shape shape;
+    const uint8_t *prepared;
+    const int32_t *order; /* NULL without act-order */
+    int64_t segment_count;
+    struct tiled_segment segments[];
+};
+
+/** A packed chunk of x. */
+struct tiled_chunk {
+    const void *x;       /* [octets][fields][rows], see the class */
+    const float *sums;   /* [segments][rows]: sum of x (of its int8) over the segment */
+    const float *scales; /* [rows]: of x, where it is quantized; else NULL */
+    int64_t row;         /* the chunk's first row in this apply */
+    int32_t rows;        /* as packed: a count that has a micro-kernel */
+    int32_t used;        /* rows that exist */
+};
+
+/** A micro-kernel's work: all of one chunk for a few tiles. */
+struct tiled_work {
+    const struct tiled_bound *bound;
+    const kry_linear *linear;
+    const kry_apply_args *args;
+    struct tiled_chunk chunk;
+};
+
+/** A numeric class of an instruction set. */
+struct tiled_class {
+    int32_t x_octet_bytes; /* packed x of one row and octet */
+    /** Convert a row of x to f32. */
+    void (*read_row)(const void *x, uint32_t type, int64_t count, float *out);
+    /** Pack one converted row (of in_features) into the chunk at place `row`; returns the row's
+     *  scale (1 where x is not quantized). May overwrite x. */
+    float (*pack_row)(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+                      int32_t rows, void *packed, float *sums);
+    /** Compute tiles [begin, end) of the work and store them in y. */
+    void (*compute)(const struct tiled_work *work, int64_t tile_begin, int64_t tile_end);
+};
+
+kry_status tiled_sizes(const kry_device *device, const kry_linear *linear, kry_sizes *out);
+kry_status tiled_prepare(const kry_prepare_call *call);
+kry_status tiled_bind(const kry_binding *binding);
+uint64_t tiled_scratch(const struct tiled_class *class, const kry_linear *linear, int64_t m);
+kry_status tiled_apply(const struct tiled_class *class, const kry_binding *binding,
+                       const kry_apply_args *args);
+
+/** The least row count with a micro-kernel that is not below `rows` (1 to 16). */
+int32_t tiled_rows_up(int32_t rows);
+
+/** What every tiled kernel refuses; KRY_ACCEPTED or bytes of padding otherwise. */
+int64_t tiled_can_implement(const kry_linear *linear, kry_refusal *refusal);
+
+/** pack_row for x as f32: [octets][8 fields][rows] of f32. */
+float tiled_pack_f32(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+                     int32_t rows, void *packed, float *sums);
+/** As bf16 pairs: [octets][4][rows] of u32, field i in the low half, i + 4 in the high one. */
+float tiled_pack_bf16(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+                      int32_t rows, void *packed, float *sums);
+/** As int8 a token: [octets][2][rows] of 4 bytes, columns 0-3 and 4-7. */
+float tiled_pack_int8(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+                      int32_t rows, void *packed, float *sums);
+
+#endif
