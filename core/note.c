@@ -117,6 +117,11 @@ bool core_name_is_valid(const char *name, size_t capacity) {
 }
 
 static kry_status check_note(const kry_note *note) {
+    if (note->flags != 0)
+        return kry_error_set(KRY_E_ABI,
+                             "has note flags %#x, which this library (ABI %d.%d) does "
+                             "not know (KRY-P12)",
+                             note->flags, KRY_ABI_MAJOR, KRY_ABI_MINOR);
     if (!core_name_is_valid(note->name, sizeof note->name))
         return kry_error_set(KRY_E_FORMAT, "has a note whose plugin name is empty, unended or has "
                                            "characters other than letters, digits, '_-.'");

@@ -61,8 +61,8 @@ static void format_set(const char *const *names, int64_t count, int64_t set, cha
                        size_t size) {
     size_t length = 0;
     out[0] = '\0';
-    for (int64_t i = 1; i < count; i++)
-        if (set >> i & 1 && length < size)
+    for (int64_t i = 0; i < count; i++)
+        if (names[i][0] != '\0' && set >> i & 1 && length < size)
             length += (size_t)snprintf(out + length, size - length, "%s%s",
                                        length > 0 ? " or " : "", names[i]);
 }
@@ -71,15 +71,16 @@ static size_t format_type(const char *what, const char *const *names, int64_t co
                           const kry_refusal *refusal, char *out, size_t size) {
     char needed[96];
     format_set(names, count, refusal->needed, needed, sizeof needed);
-    const char *found =
-        refusal->found > 0 && refusal->found < count ? names[refusal->found] : "unknown";
-    return (size_t)snprintf(out, size, "%s is %s, expected %s", what, found,
+    const char *found = refusal->found >= 0 && refusal->found < count ? names[refusal->found] : "";
+    return (size_t)snprintf(out, size, "%s is %s, expected %s", what,
+                            found[0] != '\0' ? found : "unknown",
                             needed[0] != '\0' ? needed : "another");
 }
 
 static size_t format_values(const kry_refusal *refusal, char *out, size_t size) {
     static const char *const types[] = {"", "f16", "bf16", "f32"};
     static const char *const weights[] = {"", "u4b8", "u4", "u8b128", "u8"};
+    static const char *const activations[] = {"none", "int8 a token", "fp8 e4m3 a token"};
     long long found = (long long)refusal->found, needed = (long long)refusal->needed;
     char missing[256];
     switch (refusal->code) {
@@ -91,6 +92,8 @@ static size_t format_values(const kry_refusal *refusal, char *out, size_t size) 
         return format_type("y", types, 4, refusal, out, size);
     case KRY_REFUSAL_SCALE_TYPE:
         return format_type("scale type", types, 4, refusal, out, size);
+    case KRY_REFUSAL_ACTIVATION_QUANTIZATION:
+        return format_type("wanted activation quantization", activations, 3, refusal, out, size);
     case KRY_REFUSAL_K_ALIGNMENT:
         return (size_t)snprintf(out, size, "in_features %lld is not a multiple of %lld", found,
                                 needed);

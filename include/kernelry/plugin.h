@@ -239,7 +239,7 @@ typedef struct kry_note {
     uint32_t note_size; /* sizeof(kry_note) of the writer */
     uint32_t abi_major;
     uint32_t abi_minor;
-    uint32_t flags;            /* 0 */
+    uint32_t flags;            /* what a core must understand to load it: 0 in ABI 0.1 */
     uint32_t cpu_features_low; /* KRY_CPU_* without which no code of the plugin may run */
     uint32_t cpu_features_high;
     char name[64];    /* letters, digits and '_' */

@@ -28,7 +28,8 @@ INLINE void columns(const uint8_t *codes, int64_t stride, const uint32_t *x, __m
         word[t] = _mm512_loadu_si512(codes + t * stride);
     }
     UNROLL for (int j = 0; j < OCTET / 2; j++) UNROLL for (int t = 0; t < TILES; t++) {
-        __m512i w = _mm512_permutexvar_epi16(_mm512_srli_epi16(word[t], 4 * j), values);
+        __m512i w =
+            _mm512_permutexvar_epi16(_mm512_srli_epi16(word[t], (shift_count)(4 * j)), values);
         UNROLL for (int r = 0; r < ROWS; r++) sum[t * ROWS + r] = _mm512_dpbf16_ps(
             sum[t * ROWS + r], (__m512bh)w, (__m512bh)_mm512_set1_epi32((int)x[j * ROWS + r]));
     }

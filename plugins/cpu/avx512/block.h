@@ -20,6 +20,13 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* The compilers disagree on the type of a 16-bit shift's count. */
+#if defined(__clang__)
+typedef unsigned int shift_count;
+#else
+typedef int shift_count;
+#endif
+
 /* f32 from sixteen elements at any alignment. */
 INLINE __m512 load_16(const void *from, uint32_t type, __mmask16 mask) {
     if (type == KRY_TYPE_F32)

@@ -152,6 +152,9 @@ static void refusal_is_worded_from_code_and_values(void **state) {
         {KRY_REFUSAL_SHORT_GROUP, 64, 128, "the last group has 64 columns of 128"},
         {KRY_REFUSAL_CPU_FEATURE, 0, KRY_CPU_AVX2, "CPU features are missing: avx2"},
         {KRY_REFUSAL_FEATURE, 0x10, 0, "required features 0x10 are unknown to it"},
+        {KRY_REFUSAL_ACTIVATION_QUANTIZATION, KRY_ACTIVATION_NONE,
+         1 << KRY_ACTIVATION_FP8_E4M3_TOKEN,
+         "wanted activation quantization is none, expected fp8 e4m3 a token"},
         {KRY_REFUSAL_ACT_ORDER, 1, 0, "act_order: found 1, needed 0"},
     };
     char text[256];
