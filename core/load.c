@@ -166,7 +166,7 @@ static kry_status check_cpu(const struct plugin *plugin, uint64_t features) {
         return KRY_OK;
     char names[256];
     kry_cpu_features_format(missing, names, sizeof names);
-    return kry_error_set(KRY_E_DEPENDENCY, "needs CPU features that are not here: %s (KRY-C06)",
+    return kry_error_set(KRY_E_UNSUPPORTED, "needs CPU features that are not here: %s (KRY-C06)",
                          names);
 }
 
@@ -222,6 +222,13 @@ static kry_status examine(struct load_context *context, struct plugin *plugin, i
     return admit(context, plugin, &entry);
 }
 
+/* An install brings plugins for processors of every kind; that one is not this is no news. */
+static int32_t refusal_level(const struct plugin *plugin) {
+    if (plugin->named_outright)
+        return KRY_LOG_ERROR;
+    return plugin->status == KRY_E_UNSUPPORTED ? KRY_LOG_INFO : KRY_LOG_WARNING;
+}
+
 kry_status core_load(struct load_context *context, const struct found_file *file,
                      struct plugin *out, bool *skip) {
     memset(out, 0, sizeof *out);
@@ -245,8 +252,7 @@ kry_status core_load(struct load_context *context, const struct found_file *file
         close(descriptor);
     }
     if (status == KRY_OK && out->state == KRY_PLUGIN_REFUSED && !*skip)
-        core_log(context->log, out->named_outright ? KRY_LOG_ERROR : KRY_LOG_WARNING,
-                 "plugin %s refused: %s", out->path, out->reason);
+        core_log(context->log, refusal_level(out), "plugin %s refused: %s", out->path, out->reason);
     if (status != KRY_OK || *skip)
         core_plugin_free(out);
     return status;

@@ -255,7 +255,7 @@ static void plugin_with_missing_library_or_symbol_names_it(void **state) {
 
 static void plugin_for_other_processors_is_refused_before_it_runs(void **state) {
     (void)state;
-    assert_refused_file(mock_path("foreign_cpu.so"), KRY_E_DEPENDENCY, "another architecture");
+    assert_refused_file(mock_path("foreign_cpu.so"), KRY_E_UNSUPPORTED, "another architecture");
     unsetenv("MOCK_RAN");
     setenv("KERNELRY_CPU_MASK", "none", 1);
     const char *paths[1] = {mock_path("native_cpu.so")};
@@ -266,7 +266,7 @@ static void plugin_for_other_processors_is_refused_before_it_runs(void **state) 
     kry_plugin_info info;
     assert_true(find_plugin(registry, "native_cpu", &info));
     assert_int_equal(info.state, KRY_PLUGIN_REFUSED);
-    assert_int_equal(info.status, KRY_E_DEPENDENCY);
+    assert_int_equal(info.status, KRY_E_UNSUPPORTED);
     char names[64];
     kry_cpu_features_format(info.cpu_features, names, sizeof names);
     assert_non_null(strstr(info.reason, names));
