@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { WIDTH = 30, REDRAW_NS = 50 * 1000 * 1000 };
+enum { WIDTH = 30, LABEL_WIDTH = 60, REDRAW_NS = 50 * 1000 * 1000 };
 
 void progress_begin(struct progress *progress, uint64_t total) {
     *progress = (struct progress){.total = total, .shown = isatty(STDERR_FILENO) == 1};
@@ -26,7 +26,10 @@ void progress_advance(struct progress *progress, uint64_t units, const char *lab
     for (int i = 0; i < WIDTH; i++)
         bar[i] = i < filled ? '#' : '.';
     bar[WIDTH] = '\0';
-    fprintf(stderr, "\r\033[K[%s] %3.0f%% %.60s", bar, 100 * part, label);
+    fprintf(stderr, "\r\033[K[%s] %3.0f%% ", bar, 100 * part);
+    /* A label may be a name out of a file: control characters must not reach a terminal. */
+    for (int i = 0; i < LABEL_WIDTH && label[i] != '\0'; i++)
+        putc((unsigned char)label[i] < 0x20 || label[i] == 0x7f ? '?' : label[i], stderr);
     fflush(stderr);
 }
 

@@ -24,8 +24,8 @@ enum { SEED = 2112, NAME_BYTES = 128, SHARDS_MAX = 16 };
 /** The shape of a decoder. */
 struct decoder {
     const char *kind;
-    bool quantized; /* 4 bits in groups of 128, without any weights */
-    bool bias;      /* of q, k and v */
+    const char *model_type;
+    const char *architecture;
     int64_t layers;
     int64_t hidden;
     int64_t intermediate;
@@ -34,15 +34,15 @@ struct decoder {
     int64_t head_size;
     int64_t vocabulary;
     int shards;
-    const char *model_type;
-    const char *architecture;
+    bool quantized; /* 4 bits in groups of 128, without any weights */
+    bool bias;      /* of q, k and v */
 };
 
 static const struct decoder decoders[] = {
-    {"gemma", false, false, 2, 2816, 2112, 8, 4, 256, 512, 1, "gemma3_text", "Gemma3ForCausalLM"},
-    {"tiny", false, true, 2, 96, 160, 4, 2, 24, 64, 1, "qwen2", "Qwen2ForCausalLM"},
-    {"tiny-sharded", false, true, 2, 96, 160, 4, 2, 24, 64, 2, "qwen2", "Qwen2ForCausalLM"},
-    {"llama70b", true, false, 80, 8192, 28672, 64, 8, 128, 128256, 15, "llama", "LlamaForCausalLM"},
+    {"gemma", "gemma3_text", "Gemma3ForCausalLM", 2, 2816, 2112, 8, 4, 256, 512, 1, false, false},
+    {"tiny", "qwen2", "Qwen2ForCausalLM", 2, 96, 160, 4, 2, 24, 64, 1, false, true},
+    {"tiny-sharded", "qwen2", "Qwen2ForCausalLM", 2, 96, 160, 4, 2, 24, 64, 2, false, true},
+    {"llama70b", "llama", "LlamaForCausalLM", 80, 8192, 28672, 64, 8, 128, 128256, 15, true, false},
 };
 
 /** A tensor to be written. */

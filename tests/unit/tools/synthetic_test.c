@@ -120,6 +120,24 @@ static void synthetic_create_with_act_order_shuffles_the_full_layers_groups(void
     synthetic_destroy(&synthetic);
 }
 
+static void synthetic_create_of_partitions_shares_one_order(void **state) {
+    (void)state;
+    int counts[6] = {0};
+    for (int rank = 0; rank < 2; rank++) {
+        kry_linear linear = describe(96, 4, 32, KRY_WEIGHT_U4B8);
+        linear.full_in_features = 192;
+        linear.k_offset = 96 * rank;
+        linear.act_order = 1;
+        struct synthetic *synthetic = NULL;
+        assert_int_equal(synthetic_create(&linear, false, 0, &synthetic), KRY_OK);
+        for (int k = 0; k < 96; k++)
+            counts[synthetic->g_idx[k]]++;
+        synthetic_destroy(&synthetic);
+    }
+    for (int g = 0; g < 6; g++)
+        assert_int_equal(counts[g], 32);
+}
+
 static void synthetic_create_of_no_description_is_refused(void **state) {
     (void)state;
     kry_linear linear = describe(0, 4, 32, KRY_WEIGHT_U4B8);
@@ -188,6 +206,7 @@ int main(void) {
         cmocka_unit_test(synthetic_create_with_a_seed_draws_the_same_again),
         cmocka_unit_test(synthetic_create_never_draws_trivial_weights),
         cmocka_unit_test(synthetic_create_with_act_order_shuffles_the_full_layers_groups),
+        cmocka_unit_test(synthetic_create_of_partitions_shares_one_order),
         cmocka_unit_test(synthetic_create_of_no_description_is_refused),
         cmocka_unit_test(synthetic_activations_have_outliers_and_nan_behind_each_row),
         cmocka_unit_test(synthetic_scale_down_keeps_what_is_awkward),
