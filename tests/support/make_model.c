@@ -82,7 +82,7 @@ static struct tensor *add(struct model *model, int shard, uint32_t dtype, int64_
 /** Append a linear layer, dense or quantized. */
 static void add_linear(struct model *model, int shard, int64_t in, int64_t out, bool bias,
                        const char *prefix, const char *name) {
-    char module[NAME_BYTES];
+    char module[NAME_BYTES / 2];
     snprintf(module, sizeof module, "%s%s", prefix, name);
     if (bias)
         add(model, shard, KRY_DTYPE_BF16, out, 0, module, ".bias");
@@ -103,7 +103,7 @@ static void add_layer(struct model *model, int64_t layer) {
     int64_t hidden = decoder->hidden, wide = decoder->intermediate;
     int64_t q = decoder->heads * decoder->head_size, kv = decoder->kv_heads * decoder->head_size;
     bool bias = decoder->bias;
-    char prefix[NAME_BYTES];
+    char prefix[NAME_BYTES / 4];
     snprintf(prefix, sizeof prefix, "model.layers.%d.", (int)layer);
     add_linear(model, shard, hidden, q, bias, prefix, "self_attn.q_proj");
     add_linear(model, shard, hidden, kv, bias, prefix, "self_attn.k_proj");
