@@ -3,6 +3,7 @@
  */
 #include "fixture.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -303,11 +304,13 @@ static void default_folder_does_not_depend_on_how_the_program_is_called(void **s
     if (child == 0) {
         if (chdir(folder) == 0)
             execl(self, "decoy", "check-default-folder", (char *)NULL);
-        _exit(3);
+        _exit(errno == ENOEXEC ? 77 : 3); /* an emulated program cannot start itself again */
     }
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 77)
+        skip();
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
