@@ -3,7 +3,6 @@
  */
 #include "answer.h"
 
-#include "command.h"
 #include "words.h"
 
 #include <inttypes.h>
@@ -47,14 +46,50 @@ static kry_status find_winner(const kry_device *device, const char *only, struct
     return KRY_OK;
 }
 
-kry_status answer_create(const kry_registry *registry, const kry_device *device,
-                         const kry_linear *linear, const char *only, struct answer *out) {
+/* What a stack has to allocate, for each m of --m. The device counts as hypothetical, so that no
+ * GPU runtime is initialised. */
+static kry_status find_needs(kry_registry *registry, const kry_device *device,
+                             const struct common_options *common, struct answer *answer) {
+    kry_device hypothetical = *device;
+    hypothetical.flags |= KRY_DEVICE_HYPOTHETICAL;
+    char kernel[256];
+    snprintf(kernel, sizeof kernel, "%s/%s", answer->winner.plugin, answer->winner.kernel);
+    kry_layer_args args = KRY_INIT(kry_layer_args);
+    args.device = &hypothetical;
+    args.linear = answer->info.asked;
+    args.kernel = kernel;
+    kry_layer *layer = NULL;
+    kry_sizes sizes = KRY_INIT(kry_sizes);
+    kry_status status = kry_layer_create(registry, &args, &layer);
+    if (!status)
+        status = kry_layer_sizes(layer, &sizes);
+    json_t *workspaces = json_array();
+    for (size_t i = 0; !status && i < common->m_count; i++) {
+        kry_workspace workspace = KRY_INIT(kry_workspace);
+        status = kry_layer_workspace(layer, common->m[i], &workspace);
+        json_t *object = json_object();
+        json_put(object, "m", json_integer(common->m[i]));
+        json_put(object, "scratch_bytes", json_integer((json_int_t)workspace.scratch_bytes));
+        json_put(object, "zeroed_bytes", json_integer((json_int_t)workspace.zeroed_bytes));
+        json_add(workspaces, object);
+    }
+    answer->needs = json_object();
+    json_put(answer->needs, "prepared_bytes", json_integer((json_int_t)sizes.prepared_bytes));
+    json_put(answer->needs, "workspaces", workspaces);
+    kry_layer_destroy(&layer);
+    return status;
+}
+
+kry_status answer_create(kry_registry *registry, const kry_device *device, const kry_linear *linear,
+                         const struct common_options *common, struct answer *out) {
     struct answer answer = {.info = KRY_INIT(kry_decision_info)};
     kry_status status = kry_decide(registry, device, linear, &answer.decision);
     if (!status)
         status = kry_decision_describe(answer.decision, &answer.info);
     if (!status)
-        status = find_winner(device, only, &answer);
+        status = find_winner(device, common->kernel, &answer);
+    if (!status && common->m_count > 0 && answer.outcome != OUTCOME_NONE)
+        status = find_needs(registry, device, common, &answer);
     if (status)
         answer_free(&answer);
     else
@@ -62,7 +97,10 @@ kry_status answer_create(const kry_registry *registry, const kry_device *device,
     return status;
 }
 
-void answer_free(struct answer *answer) { kry_decision_destroy(&answer->decision); }
+void answer_free(struct answer *answer) {
+    kry_decision_destroy(&answer->decision);
+    json_decref(answer->needs);
+}
 
 /* ---- words --------------------------------------------------------------------------- */
 
@@ -170,8 +208,32 @@ static const char *rewrite_word(uint32_t rewrite) {
     return rewrite == KRY_REWRITE_SPLIT_GROUPS ? "split_groups" : "none";
 }
 
+char *needs_format(const struct answer *answer, char out[REASON_BYTES]) {
+    out[0] = '\0';
+    if (!answer->needs)
+        return out;
+    char bytes[SIZE_TEXT_BYTES];
+    json_int_t prepared = json_integer_value(json_object_get(answer->needs, "prepared_bytes"));
+    size_t length = (size_t)snprintf(out, REASON_BYTES, "%s prepared, workspace",
+                                     size_format((uint64_t)prepared, bytes));
+    size_t i;
+    json_t *workspace;
+    json_array_foreach(json_object_get(answer->needs, "workspaces"), i, workspace) {
+        json_int_t m, scratch, zeroed;
+        json_unpack(workspace, "{s:I, s:I, s:I}", "m", &m, "scratch_bytes", &scratch,
+                    "zeroed_bytes", &zeroed);
+        if (length < REASON_BYTES)
+            length += (size_t)snprintf(
+                out + length, REASON_BYTES - length, "%s %s (m %lld)", i ? "," : "",
+                size_format((uint64_t)(scratch + zeroed), bytes), (long long)m);
+    }
+    return out;
+}
+
 void answer_json(const struct answer *answer, json_t *object) {
     bool won = answer->outcome != OUTCOME_NONE;
+    if (answer->needs)
+        json_put(object, "needs", json_incref(answer->needs));
     json_put(object, "outcome", json_text(outcome_word(answer->outcome)));
     json_put(object, "kernel", json_text(won ? answer->winner.kernel : NULL));
     json_put(object, "plugin", json_text(won ? answer->winner.plugin : NULL));

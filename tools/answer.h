@@ -4,10 +4,7 @@
 #ifndef KERNELRY_ANSWER_H
 #define KERNELRY_ANSWER_H
 
-#include <kernelry/kernelry.h>
-
-#include <jansson.h>
-#include <stdbool.h>
+#include "command.h"
 
 /** How good an answer is. */
 enum outcome {
@@ -21,16 +18,17 @@ struct answer {
     kry_decision_info info;
     enum outcome outcome;
     kry_candidate winner; /* with FAST and SLOW */
+    json_t *needs;        /* with --m: bytes of prepared weights and of workspaces; else NULL */
 };
 
 /**
- * Ask for a description. With `only` (--kernel), that kernel is the only candidate.
+ * Ask for a description. With --kernel, that kernel is the only candidate.
  *
  * Ownership  *out is freed by answer_free. Errors: those of kry_decide; KRY_E_NOT_FOUND: the
- *            platform has no kernel of the name `only`.
+ *            platform has no kernel of that name.
  */
-kry_status answer_create(const kry_registry *registry, const kry_device *device,
-                         const kry_linear *linear, const char *only, struct answer *out);
+kry_status answer_create(kry_registry *registry, const kry_device *device, const kry_linear *linear,
+                         const struct common_options *common, struct answer *out);
 void answer_free(struct answer *answer);
 
 /** Whether a candidate is asked at all: its name is `only`, or `only` is NULL. */
@@ -52,6 +50,9 @@ char *needed_format(const kry_refusal *refusal, char out[REASON_BYTES]);
 
 /** "split groups of 64 to 32 (+1.2 MiB)", or "" without a rewrite. Returns out. */
 char *rewrite_format(const struct answer *answer, char out[REASON_BYTES]);
+
+/** "8.2 MiB prepared, workspace 33 KiB (m 1), 1.2 MiB (m 64)", or "" without --m. Returns out. */
+char *needs_format(const struct answer *answer, char out[REASON_BYTES]);
 
 /** Add kernel, plugin, outcome, rewrite, padding of an answer to an object. */
 void answer_json(const struct answer *answer, json_t *object);

@@ -133,7 +133,7 @@ static int print_json(const struct request *request, const struct question *ques
     json_put(root, "tp", json_integer(question->ranks));
     for (size_t s = 0; s < checked->section_count; s++)
         json_put(root, checked->sections[s].key,
-                 survey_json(&checked->sections[s].survey, question->only));
+                 survey_json(&checked->sections[s].survey, question->common->kernel));
     json_put(summary, "layers", json_integer((json_int_t)checked->layers));
     json_put(summary, "fast", json_integer((json_int_t)tally.fast));
     json_put(summary, "slow", json_integer((json_int_t)tally.slow));
@@ -211,7 +211,7 @@ static int check(const struct request *request) {
     if (!code)
         code = require_platform(registry, &device, common->json);
     if (!code) {
-        struct question question = {registry, &device, common->kernel, request->ranks, false};
+        struct question question = {registry, &device, common, request->ranks, false};
         code = survey_and_report(request, &question, &stored);
     }
     units_free(&stored);
@@ -287,6 +287,6 @@ const struct command command_check = {
                 "kernelry check ./model --strict --json\n"
                 "kernelry check --shapes shapes.json --device cpu:avx2",
     .own = own_options,
-    .takes = TAKES_REGISTRY | TAKES_DEVICE | TAKES_KERNEL | TAKES_SHAPES,
+    .takes = TAKES_REGISTRY | TAKES_DEVICE | TAKES_KERNEL | TAKES_SHAPES | TAKES_M,
     .run = run,
 };

@@ -180,6 +180,9 @@ static bool print_section(const struct question *question, const struct section 
         add_verdict(&table, row);
         table_add(&table, STYLE_DIM, "%s", names ? names : "out of memory");
         free(names);
+        char needs[REASON_BYTES];
+        if (row->finding == FINDING_ANSWERED && *needs_format(&row->answer, needs))
+            table_note(&table, STYLE_DIM, "%s", needs);
         if (row->finding != FINDING_ANSWERED)
             table_note(&table, STYLE_WARNING, "%s", row->reason ? row->reason : "out of memory");
     }
@@ -243,7 +246,7 @@ static size_t collect_complaints(const struct question *question, const struct s
                 is_told(sections, s, i))
                 continue;
             out[complaints].row = row;
-            out[complaints].refusals = refusals_of(row, question->only);
+            out[complaints].refusals = refusals_of(row, question->common->kernel);
             complaints += out[complaints].refusals != NULL;
         }
     return complaints;

@@ -255,7 +255,7 @@ static int answer(struct arguments *arguments, const struct request *request,
 }
 
 static int report_all(struct arguments *arguments, const struct request *request,
-                      const kry_registry *registry) {
+                      kry_registry *registry) {
     kry_device device;
     int code = find_device(registry, &arguments->common, &device);
     if (!code)
@@ -314,10 +314,15 @@ const struct command command_explain = {
         "fuse it (qkv_proj, gate_up_proj), as 'kernelry check' lists it: * for a number takes\n"
         "the first such layer. With --tp, the partitions that differ are shown one by one.\n"
         "\n"
+        "A yes covers every m; with --m, the memory that a stack has to bring is told: prepared\n"
+        "weights, and the workspace of applies of so many rows.\n"
+        "\n"
         "The exit status is 1 when a layer has no kernel.\n"
         "\n"
         "JSON: {device, layers: [{name, linear, outcome (fast, slow, none), kernel, plugin,\n"
-        "fallback, padding_bytes, rewrite, rewrite_bytes, decided_group_size, candidates:\n"
+        "fallback, padding_bytes, rewrite, rewrite_bytes, decided_group_size, needs: "
+        "{prepared_bytes,\n"
+        "workspaces: [{m, scratch_bytes, zeroed_bytes}]} (with --m), candidates:\n"
         "[{kernel, plugin, priority, fallback, verdict (chosen, accepts, refuses),\n"
         "padding_bytes, refusal: {code, found, needed, reason}, rewritten_refusal}]}], ok}.",
     .examples = "kernelry explain --in-features 2112 --out-features 2816 --group-size 32\n"
@@ -325,6 +330,6 @@ const struct command command_explain = {
                 "kernelry explain ./model --layer 'model.layers.*.self_attn.qkv_proj'\n"
                 "kernelry explain --shapes shapes.json --name gemma4-26b.down_proj --json",
     .own = own_options,
-    .takes = TAKES_REGISTRY | TAKES_DEVICE | TAKES_KERNEL | TAKES_SHAPES,
+    .takes = TAKES_REGISTRY | TAKES_DEVICE | TAKES_KERNEL | TAKES_SHAPES | TAKES_M,
     .run = run,
 };

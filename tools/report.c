@@ -63,6 +63,9 @@ static void print_verdict(const struct answer *answer) {
     if (answer->winner.padding_bytes)
         print_styled(stdout, STYLE_PLAIN, " Padding: %s.",
                      size_format((uint64_t)answer->winner.padding_bytes, bytes));
+    char needs[REASON_BYTES];
+    if (*needs_format(answer, needs))
+        print_styled(stdout, STYLE_PLAIN, " Memory: %s.", needs);
     putchar('\n');
 }
 
@@ -106,7 +109,7 @@ int report_layer(struct report *report, const char *name, const char *why,
                  const kry_linear *linear) {
     struct answer answer;
     kry_status status =
-        answer_create(report->registry, report->device, linear, report->common->kernel, &answer);
+        answer_create(report->registry, report->device, linear, report->common, &answer);
     if (status)
         return status == KRY_E_NOT_FOUND ? complain(EXIT_USAGE, "%s", kry_error_message())
                                          : complain_status(status);

@@ -9,7 +9,7 @@
 /** What is being answered: printed as it goes, or collected. */
 struct report {
     const struct common_options *common;
-    const kry_registry *registry;
+    kry_registry *registry;
     const kry_device *device;
     json_t *layers; /* an array; NULL: print for people */
     size_t count;

@@ -119,7 +119,7 @@ static kry_status answer_rank(const struct question *question, struct survey *su
         row.finding = FINDING_UNSPLIT;
         row.reason = strdup(kry_error_message());
     } else {
-        status = answer_create(question->registry, question->device, &row.linear, question->only,
+        status = answer_create(question->registry, question->device, &row.linear, question->common,
                                &row.answer);
         if (status)
             return status;

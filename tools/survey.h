@@ -38,11 +38,11 @@ struct survey {
 
 /** Whom a survey asks. */
 struct question {
-    const kry_registry *registry;
+    kry_registry *registry;
     const kry_device *device;
-    const char *only; /* --kernel, or NULL */
-    int64_t ranks;    /* at least 1 */
-    bool whole_names; /* numbers in names mean something: no patterns */
+    const struct common_options *common; /* --kernel and --m are read */
+    int64_t ranks;                       /* at least 1 */
+    bool whole_names;                    /* numbers in names mean something: no patterns */
 };
 
 /**
