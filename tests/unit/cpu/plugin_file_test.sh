@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # usage: plugin_file_test.sh FILE ENTRY LIBRARY...
 # The file exports ENTRY alone, carries the note, and needs no library but those named (libc and
 # the dynamic linker aside).
