@@ -71,17 +71,30 @@ float tiled_pack_bf16(const struct tiled_bound *bound, float *x, int64_t in_feat
     return 1.0f;
 }
 
-float tiled_pack_int8(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
-                      int32_t rows, void *packed, float *sums) {
-    /* As types.h says of KRY_ACTIVATION_INT8_TOKEN, in f32. */
-    float most = 0;
-    for (int64_t k = 0; k < in_features; k++)
+/* Quantize a row as types.h says of KRY_ACTIVATION_INT8_TOKEN, in f32; returns its scale. A row
+ * with a NaN or an infinity has no quantized values: its scale is NaN, and so is its y. */
+static float quantize_row(float *x, int64_t in_features) {
+    float most = 0, spoilt = 0;
+    for (int64_t k = 0; k < in_features; k++) {
         most = fabsf(x[k]) > most ? fabsf(x[k]) : most;
-    float scale = most > 0 ? most / 127.0f : 1.0f;
+        spoilt += x[k] * 0.0f;
+    }
+    if (spoilt != 0) {
+        memset(x, 0, (size_t)in_features * sizeof x[0]);
+        return NAN;
+    }
+    float scale = most / 127.0f;
+    scale = scale > 0 ? scale : 1.0f;
     for (int64_t k = 0; k < in_features; k++) {
         float q = rintf(x[k] / scale);
         x[k] = q > 127.0f ? 127.0f : q < -128.0f ? -128.0f : q;
     }
+    return scale;
+}
+
+float tiled_pack_int8(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+                      int32_t rows, void *packed, float *sums) {
+    float scale = quantize_row(x, in_features);
     int8_t *to = (int8_t *)packed + row * 4;
     for (int64_t i = 0; i < bound->segment_count; i++) {
         const struct tiled_segment *s = &bound->segments[i];
@@ -95,6 +108,28 @@ float tiled_pack_int8(const struct tiled_bound *bound, float *x, int64_t in_feat
                 sum += q;
                 if (j % 4 == 3)
                     to += rows * 4;
+            }
+        }
+        sums[i * rows + row] = (float)sum;
+    }
+    return scale;
+}
+
+float tiled_pack_int16(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+                       int32_t rows, void *packed, float *sums) {
+    static const uint8_t order[OCTET] = {0, 2, 1, 3, 4, 6, 5, 7};
+    float scale = quantize_row(x, in_features);
+    int16_t *to = (int16_t *)packed + row * 2;
+    for (int64_t i = 0; i < bound->segment_count; i++) {
+        const struct tiled_segment *s = &bound->segments[i];
+        int32_t sum = 0;
+        for (int32_t o = 0; o < s->octet_count; o++) {
+            float octet[OCTET];
+            gather(bound, s, o, x, octet);
+            for (int32_t j = 0; j < OCTET; j += 2, to += rows * 2) {
+                to[0] = (int16_t)octet[order[j]];
+                to[1] = (int16_t)octet[order[j + 1]];
+                sum += to[0] + to[1];
             }
         }
         sums[i * rows + row] = (float)sum;

@@ -100,35 +100,72 @@ static void write_octet_by_order(uint8_t *to, const uint32_t *row, const int32_t
         memcpy(to + 64, &words[1], 4);
 }
 
-static void write_codes(const struct preparation *p, int64_t n, const uint32_t *row) {
+/* The codes of a tile's features for `octets` whole octets from column k on: words rearranged in
+ * blocks that a compiler vectorizes along each row, then turned. */
+static void write_whole_octets(const uint32_t *const rows[TILE_N], int64_t k, int64_t octets,
+                               int32_t bits, uint8_t *to) {
+    enum { BLOCK = 16 };
+    int64_t words = octets * (bits / 4), first = k * bits / 32;
+    uint32_t shift = (uint32_t)(k * bits % 32);
+    uint32_t block[TILE_N][BLOCK], turned[BLOCK][TILE_N];
+    for (int64_t at = 0; at < words; at += BLOCK) {
+        int64_t count = words - at < BLOCK ? words - at : BLOCK;
+        for (int32_t n = 0; n < TILE_N; n++) {
+            const uint32_t *from = rows[n] + first + at;
+            for (int64_t i = 0; i < count; i++)
+                block[n][i] = shift == 0
+                                  ? from[i]
+                                  : (uint32_t)((from[i] | (uint64_t)from[i + 1] << 32) >> shift);
+            for (int64_t i = 0; bits == 4 && i < BLOCK; i++)
+                block[n][i] = spread(block[n][i]);
+        }
+        for (int32_t i = 0; i < BLOCK; i++)
+            for (int32_t n = 0; n < TILE_N; n++)
+                turned[i][n] = block[n][i];
+        memcpy(to + at * TILE_N * 4, turned, (size_t)count * sizeof turned[0]);
+    }
+}
+
+/* All codes of a tile of which the first `features` exist. */
+static void write_codes(const struct preparation *p, int64_t tile,
+                        const uint32_t *const rows[TILE_N], int32_t features) {
     const kry_linear *linear = p->call->linear;
-    int32_t bits = kry_weight_bits(linear->weight_type);
+    int32_t bits = kry_weight_bits(linear->weight_type), octet_bytes = p->shape.octet_bytes;
     int64_t per_word = 32 / bits, words = (linear->in_features + per_word - 1) / per_word;
     struct tiled_walk walk;
     struct tiled_segment s;
     tiled_walk_begin(&walk, linear, p->counts);
     while (tiled_walk_next(&walk, &s)) {
-        uint8_t *to =
-            (uint8_t *)p->call->prepared + tiled_code_place(&p->shape, n, s.octet_begin, 0).byte;
-        for (int64_t o = 0; o < s.octet_count; o++, to += p->shape.octet_bytes) {
-            if (p->order != NULL)
-                write_octet_by_order(to, row, p->order + (s.octet_begin + o) * OCTET, bits);
-            else
-                write_octet(to, row, words, s.column_begin + o * OCTET, s.column_count - o * OCTET,
-                            bits);
-        }
+        uint8_t *to = (uint8_t *)p->call->prepared +
+                      tiled_code_place(&p->shape, tile * TILE_N, s.octet_begin, 0).byte;
+        int64_t whole = p->order == NULL && features == TILE_N ? s.column_count / OCTET : 0;
+        if (whole > 0)
+            write_whole_octets(rows, s.column_begin, whole, bits, to);
+        for (int64_t o = whole; o < s.octet_count; o++)
+            for (int32_t n = 0; n < features; n++) {
+                uint8_t *word = to + o * octet_bytes + n * 4;
+                if (p->order != NULL)
+                    write_octet_by_order(word, rows[n], p->order + (s.octet_begin + o) * OCTET,
+                                         bits);
+                else
+                    write_octet(word, rows[n], words, s.column_begin + o * OCTET,
+                                s.column_count - o * OCTET, bits);
+            }
     }
 }
 
 static void write_groups(const struct preparation *p, int64_t n, int64_t row) {
     const kry_canonical *from = p->call->weights;
-    size_t bytes = (size_t)p->shape.scale_bytes;
-    const uint8_t *scales =
-        (const uint8_t *)from->scales + (size_t)(row * from->scale_stride) * bytes;
-    uint8_t *to = (uint8_t *)p->call->prepared;
+    uint8_t *to = p->call->prepared;
     for (int64_t g = 0; g < p->shape.groups; g++) {
         uint64_t place = tiled_group_place(&p->shape, n, g);
-        memcpy(to + p->shape.scales_at + place * bytes, scales + (size_t)g * bytes, bytes);
+        int64_t source = row * from->scale_stride + g;
+        if (p->shape.scale_bytes == 4)
+            ((uint32_t *)(to + p->shape.scales_at))[place] =
+                ((const uint32_t *)from->scales)[source];
+        else
+            ((uint16_t *)(to + p->shape.scales_at))[place] =
+                ((const uint16_t *)from->scales)[source];
         if (from->zero_points != NULL)
             to[p->shape.zeros_at + place] = from->zero_points[row * from->zero_stride + g];
     }
@@ -156,15 +193,17 @@ static void prepare_tile(void *argument, int64_t i) {
     const struct preparation *p = argument;
     const kry_canonical *from = p->call->weights;
     int64_t begin = from->n_begin + i * TILE_N;
-    for (int64_t n = begin; n < begin + TILE_N; n++) {
-        if (n >= p->call->linear->out_features) {
-            clear_feature(p, n);
-            continue;
-        }
-        int64_t row = n - from->n_begin;
-        write_codes(p, n, from->qweight + row * from->qweight_stride);
-        write_groups(p, n, row);
+    int64_t left = p->call->linear->out_features - begin;
+    int32_t features = left < TILE_N ? (int32_t)left : TILE_N;
+    const uint32_t *rows[TILE_N];
+    for (int32_t n = 0; n < features; n++) {
+        int64_t row = begin + n - from->n_begin;
+        rows[n] = from->qweight + row * from->qweight_stride;
+        write_groups(p, begin + n, row);
     }
+    write_codes(p, begin / TILE_N, rows, features);
+    for (int32_t n = features; n < TILE_N; n++)
+        clear_feature(p, begin + n);
 }
 
 kry_status tiled_prepare(const kry_prepare_call *call) {

@@ -84,5 +84,8 @@ float tiled_pack_bf16(const struct tiled_bound *bound, float *x, int64_t in_feat
 /** As int8 a token: [octets][2][rows] of 4 bytes, columns 0-3 and 4-7. */
 float tiled_pack_int8(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
                       int32_t rows, void *packed, float *sums);
+/** As pairs of i16: [octets][4][rows] of 4 bytes, columns 0 and 2, 1 and 3, 4 and 6, 5 and 7. */
+float tiled_pack_int16(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+                       int32_t rows, void *packed, float *sums);
 
 #endif

@@ -142,17 +142,22 @@ static bool has_zero_points(const struct problem *problem) {
     return type == KRY_WEIGHT_U4 || type == KRY_WEIGHT_U8;
 }
 
+static int zero_point_at(const struct problem *problem, int64_t n, int64_t group) {
+    if (has_zero_points(problem))
+        return problem->zero_points.data[n * problem->zero_stride + group];
+    return bits_of(problem) == 4 ? 8 : 128;
+}
+
+static double scale_at(const struct problem *problem, int64_t n, int64_t group) {
+    return element_at(problem->is.linear.scale_type, problem->scales.data,
+                      n * problem->scale_stride + group);
+}
+
 static void decode_weight(struct problem *problem, int64_t n, int64_t k) {
-    const kry_linear *linear = &problem->is.linear;
-    int64_t group = problem->group_of[k];
-    int zero_point = has_zero_points(problem)
-                         ? problem->zero_points.data[n * problem->zero_stride + group]
-                     : bits_of(problem) == 4 ? 8
-                                             : 128;
-    double scale =
-        element_at(linear->scale_type, problem->scales.data, n * problem->scale_stride + group);
-    int64_t i = n * linear->in_features + k;
-    problem->w[i] = (problem->codes[i] - zero_point) * scale;
+    int64_t group = problem->group_of[k], i = n * problem->is.linear.in_features + k;
+    double zero = zero_point_at(problem, n, group), scale = scale_at(problem, n, group);
+    problem->w[i] = (problem->codes[i] - zero) * scale;
+    problem->w_zero[i] = zero * scale;
 }
 
 static void store_code(struct problem *problem, int64_t n, int64_t k, uint8_t code) {
@@ -261,6 +266,13 @@ static double *doubles(int64_t count) {
     return values;
 }
 
+static kry_device device_of(const struct problem *problem) {
+    kry_device device = KRY_INIT(kry_device);
+    strcpy(device.platform, "cpu");
+    device.cpu_features = problem->is.cpu_features;
+    return device;
+}
+
 void problem_create(struct problem *problem, const kry_linear_kernel *kernel,
                     const struct problem_options *options) {
     *problem = (struct problem){.is = *options};
@@ -270,6 +282,7 @@ void problem_create(struct problem *problem, const kry_linear_kernel *kernel,
     problem->codes = calloc((size_t)(linear->out_features * linear->in_features), 1);
     assert_non_null(problem->codes);
     problem->w = doubles(linear->out_features * linear->in_features);
+    problem->w_zero = doubles(linear->out_features * linear->in_features);
     problem->x_values = doubles(options->m * linear->in_features);
     problem->bias_values = doubles(linear->out_features);
     problem->group_of = calloc((size_t)linear->in_features, sizeof(int64_t));
@@ -278,13 +291,14 @@ void problem_create(struct problem *problem, const kry_linear_kernel *kernel,
     make_weights(problem, &state);
     make_activations(problem, &state);
 
-    kry_device device = KRY_INIT(kry_device);
-    strcpy(device.platform, "cpu");
+    kry_device device = device_of(problem);
     kry_refusal refusal = KRY_INIT(kry_refusal);
-    assert_true(kernel->can_implement(&device, linear, &refusal) == KRY_ACCEPTED);
+    assert_true(kernel->can_implement(&device, linear, &refusal) >= KRY_ACCEPTED);
     kry_sizes sizes = KRY_INIT(kry_sizes);
     assert_int_equal(kernel->sizes(&device, linear, &sizes), KRY_OK);
     problem->prepared = guarded_allocate(sizes.prepared_bytes, true);
+    problem->prepare_scratch = guarded_allocate(sizes.prepare_scratch_bytes, true);
+    problem->bound = guarded_allocate(sizes.bound_bytes, true);
     problem->workspace = KRY_INIT(kry_workspace);
     assert_int_equal(kernel->workspace(&device, linear, options->m, &problem->workspace), KRY_OK);
     problem->scratch = guarded_allocate(problem->workspace.scratch_bytes, true);
@@ -294,11 +308,13 @@ void problem_destroy(struct problem *problem) {
     free(problem->group_of);
     free(problem->codes);
     free(problem->w);
+    free(problem->w_zero);
     free(problem->x_values);
     free(problem->bias_values);
-    struct guarded *all[] = {&problem->qweight,  &problem->scales,  &problem->zero_points,
-                             &problem->g_idx,    &problem->x,       &problem->y,
-                             &problem->prepared, &problem->scratch, &problem->bias};
+    struct guarded *all[] = {&problem->qweight, &problem->scales,   &problem->zero_points,
+                             &problem->g_idx,   &problem->x,        &problem->y,
+                             &problem->bias,    &problem->prepared, &problem->prepare_scratch,
+                             &problem->bound,   &problem->scratch};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         guarded_release(all[i]);
     *problem = (struct problem){0};
@@ -310,7 +326,7 @@ static const kry_host no_services = {.struct_size = sizeof(kry_host)};
 
 kry_status problem_prepare(const struct problem *problem, const kry_linear_kernel *kernel,
                            int64_t n_begin, int64_t n_end) {
-    kry_device device = KRY_INIT(kry_device);
+    kry_device device = device_of(problem);
     kry_canonical weights = KRY_INIT(kry_canonical);
     size_t scale_bytes = problem->is.linear.scale_type == KRY_TYPE_F32 ? 4 : 2;
     weights.n_begin = n_begin;
@@ -331,6 +347,7 @@ kry_status problem_prepare(const struct problem *problem, const kry_linear_kerne
     call.linear = &problem->is.linear;
     call.weights = &weights;
     call.prepared = problem->prepared.data;
+    call.scratch = problem->prepare_scratch.data;
     call.host = &no_services;
     return kernel->prepare_weights(&call);
 }
@@ -338,12 +355,15 @@ kry_status problem_prepare(const struct problem *problem, const kry_linear_kerne
 kry_status problem_apply(const struct problem *problem, const kry_linear_kernel *kernel,
                          const kry_host *host, int64_t row, int64_t rows) {
     const kry_linear *linear = &problem->is.linear;
-    kry_device device = KRY_INIT(kry_device);
+    kry_device device = device_of(problem);
     kry_binding binding = KRY_INIT(kry_binding);
     binding.device = &device;
     binding.linear = linear;
     binding.prepared = problem->prepared.data;
+    binding.bound = problem->bound.data;
     binding.host = &no_services;
+    if (kernel->bind != NULL)
+        assert_int_equal(kernel->bind(&binding), KRY_OK);
     int64_t x_stride = linear->in_features + problem->is.x_gap;
     int64_t y_stride = linear->out_features + problem->is.y_gap;
     kry_apply_args args = KRY_INIT(kry_apply_args);
@@ -351,11 +371,11 @@ kry_status problem_apply(const struct problem *problem, const kry_linear_kernel 
     args.x = problem->x.data + row * x_stride * (int64_t)kry_type_bytes(linear->x_type);
     args.y = problem->y.data + row * y_stride * (int64_t)kry_type_bytes(linear->y_type);
     args.bias = problem->bias.data;
-    args.x_stride = problem->is.x_gap != 0 ? x_stride : 0; /* 0: dense */
-    args.y_stride = problem->is.y_gap != 0 ? y_stride : 0;
+    args.x_stride = x_stride; /* the core fills in strides and host */
+    args.y_stride = y_stride;
     args.scratch = problem->scratch.data;
     args.scratch_bytes = problem->scratch.bytes;
-    args.host = host;
+    args.host = host != NULL ? host : &no_services;
     return kernel->apply(&binding, &args);
 }
 
@@ -378,16 +398,24 @@ void problem_print(const struct problem *problem) {
                 problem->is.misaligned);
 }
 
-/* y[row][n]: within half a step of the sum, but for what summing in double may lose. */
-static void check_element(const struct problem *problem, int64_t row, int64_t n) {
+double problem_expect(const struct problem *problem, int64_t row, int64_t n, double *magnitude) {
     const kry_linear *linear = &problem->is.linear;
     const double *x = problem->x_values + row * linear->in_features;
     const double *w = problem->w + n * linear->in_features;
-    double expected = problem->bias_values[n], magnitude = fabs(expected);
+    const double *w_zero = problem->w_zero + n * linear->in_features;
+    double expected = problem->bias_values[n];
+    *magnitude = fabs(expected);
     for (int64_t k = 0; k < linear->in_features; k++) {
         expected += x[k] * w[k];
-        magnitude += fabs(x[k] * w[k]);
+        *magnitude += fabs(x[k]) * (fabs(w[k] + w_zero[k]) + fabs(w_zero[k]));
     }
+    return expected;
+}
+
+/* y[row][n]: within half a step of the sum, but for what summing in double may lose. */
+static void check_element(const struct problem *problem, int64_t row, int64_t n) {
+    const kry_linear *linear = &problem->is.linear;
+    double magnitude, expected = problem_expect(problem, row, n, &magnitude);
     double found = element_at(linear->y_type, problem->y.data,
                               row * (linear->out_features + problem->is.y_gap) + n);
     double bound = element_spacing(linear->y_type, expected) / 2 + magnitude * 1e-13;
@@ -398,15 +426,11 @@ static void check_element(const struct problem *problem, int64_t row, int64_t n)
     }
 }
 
-void problem_check(const struct problem *problem) {
+void problem_check_bounds(const struct problem *problem) {
     const kry_linear *linear = &problem->is.linear;
-    for (int64_t row = 0; row < problem->is.m; row++) {
-        for (int64_t n = 0; n < linear->out_features; n++)
-            check_element(problem, row, n);
-        if (row + 1 == problem->is.m)
-            break;
-        size_t element = linear->y_type == KRY_TYPE_F32 ? 4 : 2;
-        int64_t y_stride = linear->out_features + problem->is.y_gap;
+    size_t element = linear->y_type == KRY_TYPE_F32 ? 4 : 2;
+    int64_t y_stride = linear->out_features + problem->is.y_gap;
+    for (int64_t row = 0; row + 1 < problem->is.m; row++) {
         const unsigned char *gap =
             problem->y.data + (size_t)(row * y_stride + linear->out_features) * element;
         for (size_t i = 0; i < (size_t)problem->is.y_gap * element; i++)
@@ -416,6 +440,15 @@ void problem_check(const struct problem *problem) {
             }
     }
     assert_true(guarded_is_intact(&problem->prepared));
+    assert_true(guarded_is_intact(&problem->prepare_scratch));
+    assert_true(guarded_is_intact(&problem->bound));
     assert_true(guarded_is_intact(&problem->scratch));
     assert_true(guarded_is_intact(&problem->y));
+}
+
+void problem_check(const struct problem *problem) {
+    for (int64_t row = 0; row < problem->is.m; row++)
+        for (int64_t n = 0; n < problem->is.linear.out_features; n++)
+            check_element(problem, row, n);
+    problem_check_bounds(problem);
 }

@@ -11,7 +11,8 @@
 
 /* What is asked of a problem. Zero means: dense rows, everything aligned, no bias. */
 struct problem_options {
-    kry_linear linear; /* complete */
+    kry_linear linear;     /* complete */
+    uint64_t cpu_features; /* of the device */
     int64_t m;
     int64_t x_gap; /* elements between a row's end and the next row */
     int64_t y_gap;
@@ -24,12 +25,14 @@ struct problem {
     struct problem_options is;
     int64_t groups;
     /* As the kernel sees it; dense where prepare's strides do not say otherwise. */
-    struct guarded qweight, scales, zero_points, g_idx, prepared, scratch, x, y, bias;
+    struct guarded qweight, scales, zero_points, g_idx, x, y, bias;
+    struct guarded prepared, prepare_scratch, bound, scratch;
     int64_t qweight_stride, scale_stride, zero_stride;
     /* The same, decoded. */
     int64_t *group_of; /* [K] */
     uint8_t *codes;    /* [N, K] */
     double *w;         /* [N, K] */
+    double *w_zero;    /* [N, K]: the zero point's share, times the scale */
     double *x_values;  /* [m, K] */
     double *bias_values;
     kry_workspace workspace;
@@ -71,6 +74,11 @@ void problem_run(const struct problem *problem, const kry_linear_kernel *kernel)
 /* Assert that y is x_values * w^T + bias_values, rounded once, that what lies between its rows
    is untouched, and that nothing was written past a buffer. */
 void problem_check(const struct problem *problem);
+/* The exact y[row][n], and the sum of the magnitudes of what a kernel adds up for it: products of
+ * codes and of zero points, and bias. */
+double problem_expect(const struct problem *problem, int64_t row, int64_t n, double *magnitude);
+/* Assert that nothing was written between rows of y or past a buffer. */
+void problem_check_bounds(const struct problem *problem);
 /* Say which problem it is, after a failure. */
 void problem_print(const struct problem *problem);
 

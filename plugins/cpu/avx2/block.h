@@ -1,0 +1,267 @@
+/*
+ * What the micro-kernels of all classes do alike: the way through segments and rows, reading
+ * scales, zero points and bias, converting rows of x, storing rows of y.
+ *
+ * A tile of sixteen output features is two registers of eight. Of sixteen registers at most
+ * twelve are sums, so a micro-kernel computes one segment for 1 to 6 rows and, where rows are
+ * few, several tiles: at least 8 sums where that can be, since a sum's next addition waits for
+ * the one before. A chunk of more rows runs through a segment in steps of nearly equal size,
+ * whose codes and x are then in L1; each step unpacks the codes again, which takes less time than
+ * reading unpacked ones. Totals lie in memory and are touched once a segment.
+ */
+#ifndef KERNELRY_AVX2_BLOCK_H
+#define KERNELRY_AVX2_BLOCK_H
+
+#include "kernels.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define NO_UNROLL _Pragma("clang loop unroll(disable)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#define NO_UNROLL _Pragma("GCC unroll 1")
+#endif
+
+enum {
+    LANES = 8,
+    HALVES = TILE_N / LANES, /* registers of a tile */
+    WORD_BYTES = TILE_N * 4, /* of a word for each output feature of a tile */
+    TILES_MAX = 4,
+    STEP_ROWS = 6,
+    SUMS_MAX = 12,
+    AHEAD = 512 /* bytes of codes that are fetched ahead; farther ahead is slower on Zen 4 */
+};
+
+/* Work of a micro-kernel: a segment of ROWS rows and TILES tiles. */
+struct step {
+    const uint8_t *codes; /* of the first tile */
+    int64_t tile_bytes;   /* from tile to tile */
+    int32_t octets;
+    const void *x;       /* [octets][fields][ROWS], see the class */
+    const float *sums;   /* [ROWS]: of x over the segment */
+    const float *scales; /* [TILES][16] */
+    const float *zeros;  /* likewise */
+    float *total;        /* [ROWS][TILES_MAX][16] */
+};
+
+typedef void step_function(const struct step *step);
+
+/* The micro-kernels of a class: for each row count, for one tile and for as many as fit. */
+struct step_functions {
+    int32_t x_octet_bytes; /* packed x of a row and octet */
+    int32_t rows_max;      /* of a step: 6, or fewer where that leaves too few registers */
+    step_function *single[STEP_ROWS + 1];
+    step_function *wide[STEP_ROWS + 1];
+    int32_t wide_tiles[STEP_ROWS + 1];
+};
+
+#define STEP_FUNCTION(NAME, ROWS, TILES)                                                           \
+    static void NAME##_##ROWS##_##TILES(const struct step *step) { NAME(step, ROWS, TILES); }
+#define STEP_FUNCTIONS(NAME, X_OCTET_BYTES, ROWS_MAX)                                              \
+    STEP_FUNCTION(NAME, 1, 4)                                                                      \
+    STEP_FUNCTION(NAME, 1, 1)                                                                      \
+    STEP_FUNCTION(NAME, 2, 2)                                                                      \
+    STEP_FUNCTION(NAME, 2, 1)                                                                      \
+    STEP_FUNCTION(NAME, 3, 1)                                                                      \
+    STEP_FUNCTION(NAME, 4, 1)                                                                      \
+    STEP_FUNCTION(NAME, 5, 1)                                                                      \
+    STEP_FUNCTION(NAME, 6, 1)                                                                      \
+    static const struct step_functions NAME##_functions = {                                        \
+        .x_octet_bytes = X_OCTET_BYTES,                                                            \
+        .rows_max = ROWS_MAX,                                                                      \
+        .single = {NULL, NAME##_1_1, NAME##_2_1, NAME##_3_1, NAME##_4_1, NAME##_5_1, NAME##_6_1},  \
+        .wide = {NULL, NAME##_1_4, NAME##_2_2, NAME##_3_1},                                        \
+        .wide_tiles = {0, 4, 2, 1, 1, 1, 1}};
+
+/* The rows of a chunk that are computed together; packed as if they were a chunk of their own,
+ * behind those before. */
+struct row_range {
+    int32_t begin, count;
+};
+
+INLINE int32_t step_count(const struct step_functions *functions, int32_t rows) {
+    return (rows + functions->rows_max - 1) / functions->rows_max;
+}
+
+INLINE struct row_range step_rows(const struct step_functions *functions, int32_t rows,
+                                  int32_t step) {
+    int32_t steps = step_count(functions, rows), begin = rows * step / steps;
+    return (struct row_range){begin, rows * (step + 1) / steps - begin};
+}
+
+INLINE void prefetch(const uint8_t *codes, int64_t tile_bytes, const int TILES) {
+    UNROLL for (int t = 0; t < TILES; t++)
+        _mm_prefetch((const char *)codes + t * tile_bytes + AHEAD, _MM_HINT_T0);
+}
+
+/* f32 from `count` (1 to 8) elements at any alignment, 0 in the other lanes. */
+INLINE __m256 load_8(const void *from, uint32_t type, int64_t count) {
+    __m256i bytes;
+    if (count < LANES) {
+        bytes = _mm256_setzero_si256();
+        memcpy(&bytes, from, (size_t)count * kry_type_bytes(type));
+    } else if (type == KRY_TYPE_F32) {
+        bytes = _mm256_loadu_si256(from);
+    } else {
+        bytes = _mm256_castsi128_si256(_mm_loadu_si128(from));
+    }
+    __m128i narrow = _mm256_castsi256_si128(bytes);
+    if (type == KRY_TYPE_F32)
+        return _mm256_castsi256_ps(bytes);
+    if (type == KRY_TYPE_F16)
+        return _mm256_cvtph_ps(narrow);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16));
+}
+
+/* Rounded to nearest even; a NaN of bf16 stays one. */
+INLINE __m128i bf16_of(__m256 value) {
+    __m256i bits = _mm256_castps_si256(value);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
+    up = _mm256_srli_epi32(_mm256_blendv_epi8(up, quiet, nan), 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(up), _mm256_extracti128_si256(up, 1));
+}
+
+INLINE void store_8(void *to, uint32_t type, int64_t count, __m256 value) {
+    __m256i bits = _mm256_castps_si256(value);
+    if (type == KRY_TYPE_F16)
+        bits = _mm256_castsi128_si256(_mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+    else if (type == KRY_TYPE_BF16)
+        bits = _mm256_castsi128_si256(bf16_of(value));
+    if (count < LANES)
+        memcpy(to, &bits, (size_t)count * kry_type_bytes(type));
+    else if (type == KRY_TYPE_F32)
+        _mm256_storeu_si256(to, bits);
+    else
+        _mm_storeu_si128(to, _mm256_castsi256_si128(bits));
+}
+
+static void read_row(const void *x, uint32_t type, int64_t count, float *out) {
+    size_t bytes = kry_type_bytes(type);
+    for (int64_t k = 0; k < count; k += LANES) {
+        int64_t left = count - k < LANES ? count - k : LANES;
+        store_8(out + k, KRY_TYPE_F32, left,
+                load_8((const uint8_t *)x + (size_t)k * bytes, type, left));
+    }
+}
+
+/* The scales and zero points (or the type's bias) of a tile's group as floats. */
+INLINE void read_group(const struct tiled_work *work, int64_t tile, int32_t group, float *scales,
+                       float *zeros) {
+    const struct tiled_shape *shape = &work->bound->shape;
+    const uint8_t *prepared = work->bound->prepared;
+    uint64_t place = tiled_group_place(shape, tile * TILE_N, group);
+    const uint8_t *from = prepared + shape->scales_at + place * (uint64_t)shape->scale_bytes;
+    uint32_t type = work->linear->weight_type;
+    __m256 zero = _mm256_set1_ps(type == KRY_WEIGHT_U4B8 ? 8.0f : 128.0f);
+    UNROLL for (int h = 0; h < HALVES; h++) {
+        _mm256_store_ps(scales + h * LANES, load_8(from + h * LANES * shape->scale_bytes,
+                                                   work->linear->scale_type, LANES));
+        if (kry_weight_has_zero_points(type)) {
+            __m128i bytes =
+                _mm_loadl_epi64((const void *)(prepared + shape->zeros_at + place + h * LANES));
+            zero = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+        }
+        _mm256_store_ps(zeros + h * LANES, zero);
+    }
+}
+
+/* total += (sum - z * sum of x) * scale, for half h of tile t, row r; all before the scale is
+ * exact where x is one-hot or int8. */
+INLINE void add_segment(const struct step *step, int t, int r, int h, __m256 sum) {
+    int n = t * TILE_N + h * LANES;
+    __m256 zero = _mm256_load_ps(step->zeros + n);
+    __m256 scale = _mm256_load_ps(step->scales + n);
+    float *total = step->total + r * TILES_MAX * TILE_N + n;
+    __m256 centred = _mm256_fnmadd_ps(zero, _mm256_set1_ps(step->sums[r]), sum);
+    _mm256_store_ps(total, _mm256_fmadd_ps(centred, scale, _mm256_load_ps(total)));
+}
+
+/* Scale where x is quantized, add bias, round once, store a row of a tile. */
+INLINE void finish(const struct tiled_work *work, int64_t tile, int32_t row, const float *total) {
+    const kry_linear *linear = work->linear;
+    size_t bytes = kry_type_bytes(linear->y_type);
+    for (int64_t h = 0; h < HALVES; h++) {
+        int64_t n = tile * TILE_N + h * LANES, count = linear->out_features - n;
+        if (count <= 0)
+            return;
+        count = count < LANES ? count : LANES;
+        __m256 y = _mm256_load_ps(total + h * LANES);
+        y = _mm256_mul_ps(y, _mm256_set1_ps(work->chunk.scales[row]));
+        if (work->args->bias != NULL)
+            y = _mm256_add_ps(y, load_8((const uint8_t *)work->args->bias + (size_t)n * bytes,
+                                        linear->y_type, count));
+        int64_t place = (work->chunk.row + row) * work->args->y_stride + n;
+        store_8((uint8_t *)work->args->y + (size_t)place * bytes, linear->y_type, count, y);
+    }
+}
+
+/* All rows of the chunk for `tiles` tiles from tile on, by micro-kernels of so many. */
+INLINE void run_tiles(const struct step_functions *functions, step_function *const *by_rows,
+                      const struct tiled_work *work, int64_t tile, int32_t tiles) {
+    const struct tiled_bound *bound = work->bound;
+    int32_t rows = work->chunk.rows, steps = step_count(functions, rows);
+    _Alignas(32) float total[CHUNK_ROWS * TILES_MAX * TILE_N];
+    _Alignas(32) float scales[TILES_MAX * TILE_N], zeros[TILES_MAX * TILE_N];
+    struct step step = {.codes = bound->prepared + bound->shape.codes_at +
+                                 (uint64_t)(tile * bound->shape.tile_bytes),
+                        .tile_bytes = bound->shape.tile_bytes,
+                        .scales = scales,
+                        .zeros = zeros};
+    memset(total, 0, (size_t)rows * TILES_MAX * TILE_N * sizeof total[0]);
+    for (int64_t i = 0; i < bound->segment_count; i++) {
+        const struct tiled_segment *segment = &bound->segments[i];
+        for (int32_t t = 0; t < tiles; t++)
+            read_group(work, tile + t, segment->group, scales + t * TILE_N, zeros + t * TILE_N);
+        step.octets = segment->octet_count;
+        for (int32_t s = 0; s < steps; s++) {
+            struct row_range range = step_rows(functions, rows, s);
+            int64_t octets =
+                range.begin * bound->shape.octets + range.count * (int64_t)segment->octet_begin;
+            step.x = (const uint8_t *)work->chunk.x + octets * functions->x_octet_bytes;
+            step.sums = work->chunk.sums + range.begin * bound->segment_count + range.count * i;
+            step.total = total + range.begin * TILES_MAX * TILE_N;
+            by_rows[range.count](&step);
+        }
+        step.codes += segment->octet_count * bound->shape.octet_bytes;
+    }
+    for (int32_t r = 0; r < work->chunk.used; r++)
+        for (int32_t t = 0; t < tiles; t++)
+            finish(work, tile + t, r, total + (r * TILES_MAX + t) * TILE_N);
+}
+
+/* Tiles [begin, end) of the work. */
+static void run_block(const struct step_functions *functions, const struct tiled_work *work,
+                      int64_t begin, int64_t end) {
+    int32_t rows = work->chunk.rows;
+    int32_t tiles = rows <= functions->rows_max ? functions->wide_tiles[rows] : 1;
+    int64_t tile = begin;
+    for (; tiles > 1 && tile + tiles <= end; tile += tiles)
+        run_tiles(functions, functions->wide, work, tile, tiles);
+    for (; tile < end; tile++)
+        run_tiles(functions, functions->single, work, tile, 1);
+}
+
+typedef float pack_function(const struct tiled_bound *bound, float *x, int64_t in_features,
+                            int32_t row, int32_t rows, void *packed, float *sums);
+
+/* Pack a row into its step of a chunk. */
+INLINE float pack_in_step(const struct step_functions *functions, pack_function *pack,
+                          const struct tiled_bound *bound, float *x, int64_t in_features,
+                          int32_t row, int32_t rows, void *packed, float *sums) {
+    int32_t step = 0;
+    struct row_range range = step_rows(functions, rows, step);
+    while (range.begin + range.count <= row)
+        range = step_rows(functions, rows, ++step);
+    return pack(bound, x, in_features, row - range.begin, range.count,
+                (uint8_t *)packed + range.begin * bound->shape.octets * functions->x_octet_bytes,
+                sums + range.begin * bound->segment_count);
+}
+
+#endif

@@ -1,0 +1,101 @@
+/*
+ * Float activations: products and sums in f32.
+ *
+ * Tile         ROWS (m) x 16 * TILES (n), columns one by one.
+ * Instruction  vfmadd231ps, x broadcast from memory. A code q that lies f bits up in its word
+ *              becomes a float by a mask and vcvtdq2ps, without a shift: q * 2^f exactly. x is
+ *              packed as x * 2^-f for the column, so the product is q * x all the same. Only the
+ *              highest code of a word, whose upper bit would be a sign, is shifted down.
+ * Numerics     x * 2^-f, f at most 24, is exact unless x is below 2^-102; then the least of its
+ *              bits are lost. To the bit the same as avx512_f32 otherwise.
+ * Chosen       for activations that are not to be quantized.
+ */
+#include "block.h"
+
+enum { X_OCTET_BYTES = OCTET * 4 };
+
+/* sum += w * x. As an instruction, because gcc 12 lets the intrinsic overwrite w or x instead and
+ * moves the sum back, some of them through memory. */
+INLINE __m256 multiply_add(__m256 w, __m256 x, __m256 sum) {
+    __asm__("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(w), "x"(x));
+    return sum;
+}
+
+/* The columns whose codes lie in a word of each output feature, STRIDE floats of x apart. */
+INLINE void columns(const uint8_t *codes, int64_t tile_bytes, const float *x, const int STRIDE,
+                    __m256 *sum, const int ROWS, const int TILES, const int BITS) {
+    const int TOP = 32 - BITS;
+    UNROLL for (int f = 0; f < 32; f += BITS, x += STRIDE) {
+        const __m256i mask = _mm256_set1_epi32(f < TOP ? ((1 << BITS) - 1) << f : 0);
+        /* Words are read again for each column: registers are for sums. */
+        __asm__("" : "+r"(codes));
+        UNROLL for (int t = 0; t < TILES; t++) {
+            __m256 w[HALVES];
+            UNROLL for (int h = 0; h < HALVES; h++) {
+                __m256i word = _mm256_load_si256((const void *)(codes + t * tile_bytes + h * 32));
+                w[h] = _mm256_cvtepi32_ps(f < TOP ? _mm256_and_si256(word, mask)
+                                                  : _mm256_srli_epi32(word, TOP));
+            }
+            UNROLL for (int r = 0; r < ROWS; r++) {
+                __m256 broadcast = _mm256_broadcast_ss(x + r);
+                __m256 *to = sum + (t * ROWS + r) * HALVES;
+                UNROLL for (int h = 0; h < HALVES; h++) to[h] =
+                    multiply_add(w[h], broadcast, to[h]);
+            }
+        }
+    }
+}
+
+INLINE void segment(const struct step *step, const int ROWS, const int TILES, const int BITS) {
+    const int WORDS = BITS / 4;
+    const uint8_t *codes = step->codes;
+    const float *x = step->x;
+    __m256 sum[SUMS_MAX];
+    UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) sum[i] = _mm256_setzero_ps();
+    for (int32_t o = 0; o < step->octets; o++, x += OCTET * ROWS) {
+        UNROLL for (int word = 0; word < WORDS; word++, codes += WORD_BYTES) {
+            prefetch(codes, step->tile_bytes, TILES);
+            /* x lies in the order of 4-bit fields: byte b of 8-bit word w is field 2b + w. */
+            columns(codes, step->tile_bytes, x + word * ROWS, WORDS * ROWS, sum, ROWS, TILES, BITS);
+        }
+    }
+    UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++)
+        add_segment(step, i / HALVES / ROWS, i / HALVES % ROWS, i % HALVES, sum[i]);
+}
+
+INLINE void u4(const struct step *step, const int ROWS, const int TILES) {
+    segment(step, ROWS, TILES, 4);
+}
+INLINE void u8(const struct step *step, const int ROWS, const int TILES) {
+    segment(step, ROWS, TILES, 8);
+}
+STEP_FUNCTIONS(u4, X_OCTET_BYTES, 6)
+STEP_FUNCTIONS(u8, X_OCTET_BYTES, 6)
+
+static float pack_scaled(const struct tiled_bound *bound, float *x, int64_t in_features,
+                         int32_t row, int32_t rows, void *packed, float *sums) {
+    static const float down_4[OCTET] = {1,        0x1p-4f,  0x1p-8f,  0x1p-12f,
+                                        0x1p-16f, 0x1p-20f, 0x1p-24f, 1};
+    static const float down_8[OCTET] = {1, 1, 0x1p-8f, 0x1p-8f, 0x1p-16f, 0x1p-16f, 1, 1};
+    const float *down = bound->shape.octet_bytes == WORD_BYTES ? down_4 : down_8;
+    const struct tiled_segment *last = &bound->segments[bound->segment_count - 1];
+    int64_t octets = last->octet_begin + last->octet_count;
+    float *to = (float *)packed + row;
+    tiled_pack_f32(bound, x, in_features, row, rows, packed, sums);
+    for (int64_t i = 0; i < octets * OCTET; i++, to += rows)
+        *to *= down[i % OCTET];
+    return 1.0f;
+}
+
+static float pack_row(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+                      int32_t rows, void *packed, float *sums) {
+    return pack_in_step(&u4_functions, pack_scaled, bound, x, in_features, row, rows, packed, sums);
+}
+
+static void compute(const struct tiled_work *work, int64_t tile_begin, int64_t tile_end) {
+    run_block(kry_weight_bits(work->linear->weight_type) == 4 ? &u4_functions : &u8_functions, work,
+              tile_begin, tile_end);
+}
+
+const struct tiled_class avx2_f32 = {
+    .x_octet_bytes = X_OCTET_BYTES, .read_row = read_row, .pack_row = pack_row, .compute = compute};

@@ -1,0 +1,66 @@
+/*
+ * Dynamic int8 activations where the processor has AVX-VNNI: products of bytes, sums in i32,
+ * scaled in f32.
+ *
+ * Tile         ROWS (m) x 16 * TILES (n), columns four by four.
+ * Instruction  vpdpbusd, codes unsigned, four bytes of x broadcast from memory.
+ * Numerics     a segment's sum is exact, as in int8.c, whose y it gives to the bit.
+ * Chosen       before avx2_int8.
+ */
+#include "block.h"
+
+INLINE void columns(const uint8_t *codes, int64_t tile_bytes, const int32_t *x, __m256i *sum,
+                    const int ROWS, const int TILES, const int BITS) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    UNROLL for (int half = 0; half < 2; half++) UNROLL for (int t = 0; t < TILES; t++) {
+        const uint8_t *at = codes + t * tile_bytes + (BITS == 8 ? half * WORD_BYTES : 0);
+        __m256i w[HALVES];
+        UNROLL for (int h = 0; h < HALVES; h++) {
+            w[h] = _mm256_load_si256((const void *)(at + h * 32));
+            if (BITS == 4)
+                w[h] = _mm256_and_si256(half ? _mm256_srli_epi16(w[h], 4) : w[h], mask);
+        }
+        UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int h = 0; h < HALVES; h++) {
+            __m256i *to = &sum[(t * ROWS + r) * HALVES + h];
+            *to = _mm256_dpbusd_epi32(*to, w[h], _mm256_set1_epi32(x[half * ROWS + r]));
+        }
+    }
+}
+
+INLINE void segment(const struct step *step, const int ROWS, const int TILES, const int BITS) {
+    const uint8_t *codes = step->codes;
+    const int32_t *x = step->x;
+    __m256i sum[SUMS_MAX];
+    UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) sum[i] = _mm256_setzero_si256();
+    for (int32_t o = 0; o < step->octets; o++, codes += 16 * BITS, x += 2 * ROWS) {
+        prefetch(codes, step->tile_bytes, TILES);
+        if (BITS == 8)
+            prefetch(codes + WORD_BYTES, step->tile_bytes, TILES);
+        columns(codes, step->tile_bytes, x, sum, ROWS, TILES, BITS);
+    }
+    UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) add_segment(
+        step, i / HALVES / ROWS, i / HALVES % ROWS, i % HALVES, _mm256_cvtepi32_ps(sum[i]));
+}
+
+INLINE void u4(const struct step *step, const int ROWS, const int TILES) {
+    segment(step, ROWS, TILES, 4);
+}
+INLINE void u8(const struct step *step, const int ROWS, const int TILES) {
+    segment(step, ROWS, TILES, 8);
+}
+STEP_FUNCTIONS(u4, OCTET, 5)
+STEP_FUNCTIONS(u8, OCTET, 5)
+
+static float pack_row(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+                      int32_t rows, void *packed, float *sums) {
+    return pack_in_step(&u4_functions, tiled_pack_int8, bound, x, in_features, row, rows, packed,
+                        sums);
+}
+
+static void compute(const struct tiled_work *work, int64_t tile_begin, int64_t tile_end) {
+    run_block(kry_weight_bits(work->linear->weight_type) == 4 ? &u4_functions : &u8_functions, work,
+              tile_begin, tile_end);
+}
+
+const struct tiled_class avx2_vnni = {
+    .x_octet_bytes = OCTET, .read_row = read_row, .pack_row = pack_row, .compute = compute};
