@@ -6,8 +6,9 @@
  * twelve are sums, so a micro-kernel computes one segment for 1 to 6 rows and, where rows are
  * few, several tiles: at least 8 sums where that can be, since a sum's next addition waits for
  * the one before. A chunk of more rows runs through a segment in steps of nearly equal size,
- * whose codes and x are then in L1; each step unpacks the codes again, which takes less time than
- * reading unpacked ones. Totals lie in memory and are touched once a segment.
+ * whose codes and x are then in L1. Each step unpacks the codes again: floats that were unpacked
+ * before would save a twentieth of the time (Zen 4), less what their unpacking takes. Totals lie
+ * in memory and are touched once a segment.
  */
 #ifndef KERNELRY_AVX2_BLOCK_H
 #define KERNELRY_AVX2_BLOCK_H
@@ -53,7 +54,7 @@ typedef void step_function(const struct step *step);
 /* The micro-kernels of a class: for each row count, for one tile and for as many as fit. */
 struct step_functions {
     int32_t x_octet_bytes; /* packed x of a row and octet */
-    int32_t rows_max;      /* of a step: 6, or fewer where that leaves too few registers */
+    int32_t rows_max;      /* of a step: 6, or 5 where a product needs registers, too */
     step_function *single[STEP_ROWS + 1];
     step_function *wide[STEP_ROWS + 1];
     int32_t wide_tiles[STEP_ROWS + 1];
@@ -61,21 +62,30 @@ struct step_functions {
 
 #define STEP_FUNCTION(NAME, ROWS, TILES)                                                           \
     static void NAME##_##ROWS##_##TILES(const struct step *step) { NAME(step, ROWS, TILES); }
-#define STEP_FUNCTIONS(NAME, X_OCTET_BYTES, ROWS_MAX)                                              \
+#define STEP_FUNCTIONS_TO_5(NAME)                                                                  \
     STEP_FUNCTION(NAME, 1, 4)                                                                      \
     STEP_FUNCTION(NAME, 1, 1)                                                                      \
     STEP_FUNCTION(NAME, 2, 2)                                                                      \
     STEP_FUNCTION(NAME, 2, 1)                                                                      \
     STEP_FUNCTION(NAME, 3, 1)                                                                      \
     STEP_FUNCTION(NAME, 4, 1)                                                                      \
-    STEP_FUNCTION(NAME, 5, 1)                                                                      \
-    STEP_FUNCTION(NAME, 6, 1)                                                                      \
+    STEP_FUNCTION(NAME, 5, 1)
+#define STEP_TABLE(NAME, X_OCTET_BYTES, ROWS_MAX, OF_6_ROWS)                                       \
     static const struct step_functions NAME##_functions = {                                        \
         .x_octet_bytes = X_OCTET_BYTES,                                                            \
         .rows_max = ROWS_MAX,                                                                      \
-        .single = {NULL, NAME##_1_1, NAME##_2_1, NAME##_3_1, NAME##_4_1, NAME##_5_1, NAME##_6_1},  \
-        .wide = {NULL, NAME##_1_4, NAME##_2_2, NAME##_3_1},                                        \
+        .single = {NULL, NAME##_1_1, NAME##_2_1, NAME##_3_1, NAME##_4_1, NAME##_5_1, OF_6_ROWS},   \
+        .wide = {NULL, NAME##_1_4, NAME##_2_2},                                                    \
         .wide_tiles = {0, 4, 2, 1, 1, 1, 1}};
+
+/* Define NAME_functions from the inline function NAME, for steps of up to 5 or 6 rows. */
+#define STEP_FUNCTIONS_5(NAME, X_OCTET_BYTES)                                                      \
+    STEP_FUNCTIONS_TO_5(NAME)                                                                      \
+    STEP_TABLE(NAME, X_OCTET_BYTES, 5, NULL)
+#define STEP_FUNCTIONS_6(NAME, X_OCTET_BYTES)                                                      \
+    STEP_FUNCTIONS_TO_5(NAME)                                                                      \
+    STEP_FUNCTION(NAME, 6, 1)                                                                      \
+    STEP_TABLE(NAME, X_OCTET_BYTES, 6, NAME##_6_1)
 
 /* The rows of a chunk that are computed together; packed as if they were a chunk of their own,
  * behind those before. */
@@ -207,6 +217,7 @@ INLINE void run_tiles(const struct step_functions *functions, step_function *con
                       const struct tiled_work *work, int64_t tile, int32_t tiles) {
     const struct tiled_bound *bound = work->bound;
     int32_t rows = work->chunk.rows, steps = step_count(functions, rows);
+    struct row_range ranges[CHUNK_ROWS];
     _Alignas(32) float total[CHUNK_ROWS * TILES_MAX * TILE_N];
     _Alignas(32) float scales[TILES_MAX * TILE_N], zeros[TILES_MAX * TILE_N];
     struct step step = {.codes = bound->prepared + bound->shape.codes_at +
@@ -214,6 +225,8 @@ INLINE void run_tiles(const struct step_functions *functions, step_function *con
                         .tile_bytes = bound->shape.tile_bytes,
                         .scales = scales,
                         .zeros = zeros};
+    for (int32_t s = 0; s < steps; s++)
+        ranges[s] = step_rows(functions, rows, s);
     memset(total, 0, (size_t)rows * TILES_MAX * TILE_N * sizeof total[0]);
     for (int64_t i = 0; i < bound->segment_count; i++) {
         const struct tiled_segment *segment = &bound->segments[i];
@@ -221,7 +234,7 @@ INLINE void run_tiles(const struct step_functions *functions, step_function *con
             read_group(work, tile + t, segment->group, scales + t * TILE_N, zeros + t * TILE_N);
         step.octets = segment->octet_count;
         for (int32_t s = 0; s < steps; s++) {
-            struct row_range range = step_rows(functions, rows, s);
+            struct row_range range = ranges[s];
             int64_t octets =
                 range.begin * bound->shape.octets + range.count * (int64_t)segment->octet_begin;
             step.x = (const uint8_t *)work->chunk.x + octets * functions->x_octet_bytes;

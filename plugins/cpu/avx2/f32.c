@@ -69,8 +69,8 @@ INLINE void u4(const struct step *step, const int ROWS, const int TILES) {
 INLINE void u8(const struct step *step, const int ROWS, const int TILES) {
     segment(step, ROWS, TILES, 8);
 }
-STEP_FUNCTIONS(u4, X_OCTET_BYTES, 6)
-STEP_FUNCTIONS(u8, X_OCTET_BYTES, 6)
+STEP_FUNCTIONS_6(u4, X_OCTET_BYTES)
+STEP_FUNCTIONS_6(u8, X_OCTET_BYTES)
 
 static float pack_scaled(const struct tiled_bound *bound, float *x, int64_t in_features,
                          int32_t row, int32_t rows, void *packed, float *sums) {

@@ -48,8 +48,8 @@ INLINE void u4(const struct step *step, const int ROWS, const int TILES) {
 INLINE void u8(const struct step *step, const int ROWS, const int TILES) {
     segment(step, ROWS, TILES, 8);
 }
-STEP_FUNCTIONS(u4, OCTET, 5)
-STEP_FUNCTIONS(u8, OCTET, 5)
+STEP_FUNCTIONS_5(u4, OCTET)
+STEP_FUNCTIONS_5(u8, OCTET)
 
 static float pack_row(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
                       int32_t rows, void *packed, float *sums) {

@@ -1,0 +1,207 @@
+/*
+ * An import is a word that the loader filled in with a function's address; it says where in
+ * the object's table of relocations. Those of allocating functions are filled in anew here.
+ */
+#include "hooks.h"
+
+#include <dlfcn.h>
+#include <elf.h>
+#include <link.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static atomic_bool watching;
+static _Atomic(const char *) seen;
+
+static void see(const char *name) {
+    if (atomic_load_explicit(&watching, memory_order_relaxed))
+        atomic_store(&seen, name);
+}
+
+static void *seen_malloc(size_t bytes) {
+    see("malloc");
+    return malloc(bytes);
+}
+
+static void *seen_calloc(size_t count, size_t bytes) {
+    see("calloc");
+    return calloc(count, bytes);
+}
+
+static void *seen_realloc(void *memory, size_t bytes) {
+    see("realloc");
+    return realloc(memory, bytes);
+}
+
+static void *seen_aligned_alloc(size_t alignment, size_t bytes) {
+    see("aligned_alloc");
+    return aligned_alloc(alignment, bytes);
+}
+
+static int seen_posix_memalign(void **out, size_t alignment, size_t bytes) {
+    see("posix_memalign");
+    return posix_memalign(out, alignment, bytes);
+}
+
+static void *seen_mmap(void *address, size_t bytes, int protection, int flags, int file,
+                       off_t offset) {
+    see("mmap");
+    return mmap(address, bytes, protection, flags, file, offset);
+}
+
+static int seen_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                               void *(*start)(void *), void *argument) {
+    see("pthread_create");
+    return pthread_create(thread, attributes, start, argument);
+}
+
+/* C++'s operator new, which may not return NULL: what the plugin would have got from malloc. */
+static void *seen_new(size_t bytes) {
+    see("operator new");
+    void *memory = malloc(bytes > 0 ? bytes : 1);
+    if (memory == NULL)
+        abort();
+    return memory;
+}
+
+#define HOOK(name, function)                                                                       \
+    { name, (void (*)(void))(function) }
+static const struct {
+    const char *name;
+    void (*function)(void);
+} hooks[] = {HOOK("malloc", seen_malloc),
+             HOOK("calloc", seen_calloc),
+             HOOK("realloc", seen_realloc),
+             HOOK("aligned_alloc", seen_aligned_alloc),
+             HOOK("posix_memalign", seen_posix_memalign),
+             HOOK("mmap", seen_mmap),
+             HOOK("pthread_create", seen_pthread_create),
+             HOOK("_Znwm", seen_new),
+             HOOK("_Znam", seen_new)};
+
+#if defined(__x86_64__)
+static bool is_import(uint64_t type) {
+    return type == R_X86_64_JUMP_SLOT || type == R_X86_64_GLOB_DAT || type == R_X86_64_64;
+}
+#elif defined(__aarch64__)
+static bool is_import(uint64_t type) {
+    return type == R_AARCH64_JUMP_SLOT || type == R_AARCH64_GLOB_DAT || type == R_AARCH64_ABS64;
+}
+#else
+static bool is_import(uint64_t type) {
+    (void)type;
+    return false;
+}
+#endif
+
+/* What the dynamic section of a loaded object tells. */
+struct object {
+    uintptr_t base;
+    const Elf64_Sym *symbols;
+    const char *names;
+    const Elf64_Rela *tables[2];
+    size_t bytes[2];
+};
+
+static const void *pointer_of(uintptr_t address) {
+    const void *pointer;
+    memcpy(&pointer, &address, sizeof pointer);
+    return pointer;
+}
+
+/* Loaders leave addresses relative to the base, or add it in place. */
+static const void *place_of(const struct object *object, uintptr_t value) {
+    return pointer_of(value < object->base ? value + object->base : value);
+}
+
+static void read_dynamic(struct object *object, const Elf64_Dyn *entry) {
+    for (; entry->d_tag != DT_NULL; entry++) {
+        uintptr_t value = entry->d_un.d_ptr;
+        if (entry->d_tag == DT_SYMTAB)
+            object->symbols = place_of(object, value);
+        else if (entry->d_tag == DT_STRTAB)
+            object->names = place_of(object, value);
+        else if (entry->d_tag == DT_RELA)
+            object->tables[0] = place_of(object, value);
+        else if (entry->d_tag == DT_RELASZ)
+            object->bytes[0] = value;
+        else if (entry->d_tag == DT_JMPREL)
+            object->tables[1] = place_of(object, value);
+        else if (entry->d_tag == DT_PLTRELSZ)
+            object->bytes[1] = value;
+    }
+}
+
+/* Once relocated, imports may lie in pages that are read-only. */
+static bool redirect(uintptr_t slot, void (*function)(void)) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    void *begin = (void *)pointer_of(slot / page * page);
+    if (mprotect(begin, slot % page + sizeof function > page ? 2 * page : page,
+                 PROT_READ | PROT_WRITE) != 0)
+        return false;
+    memcpy((void *)pointer_of(slot), &function, sizeof function);
+    return true;
+}
+
+static bool redirect_imports(const struct object *object) {
+    bool good = object->symbols != NULL && object->names != NULL;
+    for (int t = 0; t < 2 && good; t++)
+        for (size_t i = 0; i < object->bytes[t] / sizeof(Elf64_Rela); i++) {
+            const Elf64_Rela *entry = &object->tables[t][i];
+            const char *name = object->names + object->symbols[ELF64_R_SYM(entry->r_info)].st_name;
+            for (size_t h = 0; h < sizeof hooks / sizeof hooks[0]; h++)
+                if (is_import(ELF64_R_TYPE(entry->r_info)) && strcmp(name, hooks[h].name) == 0)
+                    good = redirect(object->base + entry->r_offset, hooks[h].function) && good;
+        }
+    return good;
+}
+
+/* The object that dl_iterate_phdr is asked for. */
+struct search {
+    uintptr_t address;
+    struct object object;
+    bool found;
+};
+
+static int visit(struct dl_phdr_info *info, size_t size, void *argument) {
+    struct search *search = argument;
+    (void)size;
+    const Elf64_Dyn *dynamic = NULL;
+    bool holds = false;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const Elf64_Phdr *header = &info->dlpi_phdr[i];
+        uintptr_t begin = info->dlpi_addr + header->p_vaddr;
+        if (header->p_type == PT_LOAD && search->address >= begin &&
+            search->address < begin + header->p_memsz)
+            holds = true;
+        if (header->p_type == PT_DYNAMIC)
+            dynamic = pointer_of(begin);
+    }
+    if (!holds || dynamic == NULL)
+        return 0;
+    search->object = (struct object){.base = info->dlpi_addr};
+    read_dynamic(&search->object, dynamic);
+    search->found = true;
+    return 1;
+}
+
+bool hooks_install(const void *address) {
+    struct search search = {.address = (uintptr_t)address};
+    dl_iterate_phdr(visit, &search);
+    return search.found && redirect_imports(&search.object);
+}
+
+void hooks_begin(void) {
+    atomic_store(&seen, NULL);
+    atomic_store(&watching, true);
+}
+
+const char *hooks_end(void) {
+    atomic_store(&watching, false);
+    return atomic_load(&seen);
+}

@@ -1,0 +1,324 @@
+#include "layer.h"
+
+#include "floats.h"
+#include "random.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What runs into the guards of these breaks that duty. */
+static const struct memory_label prepared_label = {"the prepared weights", "KRY-P17", NULL},
+                                 bound_label = {"the bound state", "KRY-P17", NULL},
+                                 prepare_scratch_label = {"prepare's scratch", "KRY-P17", NULL},
+                                 scratch_label = {"apply's scratch", "KRY-P17", NULL},
+                                 zeroed_label = {"the zeroed part", "KRY-P17", NULL},
+                                 x_label = {"x", "KRY-P10", NULL}, y_label = {"y", "KRY-P10", NULL},
+                                 bias_label = {"bias", "KRY-P10", NULL};
+
+uint64_t weights_seed(const struct suite *suite, const struct item *item) {
+    return suite->plan->seed + (uint64_t)item->number;
+}
+
+/* ---- weights ---------------------------------------------------------------------------- */
+
+static const struct memory_label qweight_label = {"the weights' codes", "KRY-P17", NULL},
+                                 scales_label = {"the scales", "KRY-P17", NULL},
+                                 zero_points_label = {"the zero points", "KRY-P17", NULL},
+                                 g_idx_label = {"g_idx", "KRY-P17", NULL};
+
+static const void *give(struct memory *out, const struct memory_label *label, const void *from,
+                        uint64_t bytes, size_t alignment, enum fit fit, bool *good) {
+    if (from == NULL || !*good)
+        return NULL;
+    *good = memory_get(out, label, bytes, alignment, fit);
+    if (!*good)
+        return NULL;
+    memcpy(out->data, from, bytes);
+    memory_seal(out, true);
+    return out->data;
+}
+
+bool given_weights_get(const struct synthetic *weights, enum fit fit, struct given_weights *out) {
+    const kry_linear *linear = &weights->linear;
+    bool good = true;
+    *out = (struct given_weights){.rows = {.struct_size = sizeof(kry_canonical),
+                                           .n_end = linear->out_features,
+                                           .qweight_stride = weights->qweight_view.n_stride,
+                                           .scale_stride = weights->scales_view.n_stride,
+                                           .zero_stride = weights->zero_points_view.n_stride,
+                                           .memory = KRY_MEMORY_HOST}};
+    out->rows.qweight = give(&out->qweight, &qweight_label, weights->qweight,
+                             weights->qweight_view.bytes, 4, fit, &good);
+    out->rows.scales = give(&out->scales, &scales_label, weights->scales,
+                            weights->scales_view.bytes, 2, fit, &good);
+    out->rows.zero_points = give(&out->zero_points, &zero_points_label, weights->zero_points,
+                                 weights->zero_points_view.bytes, 1, fit, &good);
+    out->rows.g_idx = give(&out->g_idx, &g_idx_label, weights->g_idx,
+                           (uint64_t)linear->in_features * sizeof(int32_t), 4, fit, &good);
+    return good;
+}
+
+void given_weights_release(struct given_weights *weights) {
+    memory_release(&weights->qweight);
+    memory_release(&weights->scales);
+    memory_release(&weights->zero_points);
+    memory_release(&weights->g_idx);
+}
+
+/* ---- preparing ------------------------------------------------------------------------- */
+
+static bool get(struct layer *layer, struct memory *out, const struct memory_label *label,
+                uint64_t bytes) {
+    if (memory_get(out, label, bytes, KRY_ALIGNMENT, layer->fit))
+        return true;
+    block(layer->suite);
+    return false;
+}
+
+bool layer_open(struct suite *suite, const struct item *item, enum fit fit, struct layer *out) {
+    const kry_device *device = suite->plan->device;
+    *out = (struct layer){.suite = suite,
+                          .linear = &item->linear,
+                          .fit = fit,
+                          .sizes = {.struct_size = sizeof(kry_sizes)}};
+    services_make(&out->services, 1, 0);
+    step(suite, "sizes", 0);
+    if (suite->functions->sizes(device, &item->linear, &out->sizes) != KRY_OK ||
+        out->sizes.prepare_multiple < 1 ||
+        synthetic_create(&item->linear, true, weights_seed(suite, item), &out->weights) != KRY_OK ||
+        !given_weights_get(out->weights, fit, &out->given)) {
+        block(suite);
+        return false;
+    }
+    out->binding = (kry_binding){.struct_size = sizeof(kry_binding),
+                                 .device = device,
+                                 .linear = &item->linear,
+                                 .device_state = suite->device_state,
+                                 .host = &out->services.host};
+    return get(out, &out->prepared, &prepared_label, out->sizes.prepared_bytes) &&
+           get(out, &out->bound, &bound_label, out->sizes.bound_bytes) &&
+           get(out, &out->scratch, &prepare_scratch_label, out->sizes.prepare_scratch_bytes);
+}
+
+kry_status prepare_alone(struct layer *layer, const kry_canonical *weights) {
+    const struct suite *suite = layer->suite;
+    kry_prepare_call call = {.struct_size = sizeof call,
+                             .device = suite->plan->device,
+                             .linear = layer->linear,
+                             .device_state = suite->device_state,
+                             .weights = weights,
+                             .prepared = layer->prepared.data,
+                             .scratch = layer->scratch.data,
+                             .host = &layer->services.host};
+    return suite->functions->prepare_weights(&call);
+}
+
+bool layer_prepare(struct layer *layer, const kry_canonical *weights) {
+    step(layer->suite, "prepare_weights", 0);
+    if (prepare_alone(layer, weights) == KRY_OK)
+        return true;
+    block(layer->suite);
+    return false;
+}
+
+kry_status bind_alone(struct layer *layer) {
+    layer->binding.prepared = layer->prepared.data;
+    layer->binding.bound = layer->sizes.bound_bytes > 0 ? layer->bound.data : NULL;
+    if (layer->suite->functions->bind == NULL)
+        return KRY_OK;
+    return layer->suite->functions->bind(&layer->binding);
+}
+
+bool layer_bind(struct layer *layer) {
+    step(layer->suite, "bind", 0);
+    if (bind_alone(layer) == KRY_OK)
+        return true;
+    block(layer->suite);
+    return false;
+}
+
+bool layer_fill(struct layer *layer, const kry_canonical *weights) {
+    return layer_prepare(layer, weights) && layer_bind(layer);
+}
+
+bool layer_ready(struct suite *suite, const struct item *item, struct layer *out) {
+    return layer_open(suite, item, FIT_LOOSE, out) && layer_fill(out, &out->given.rows);
+}
+
+void layer_close(struct layer *layer) {
+    synthetic_destroy(&layer->weights);
+    given_weights_release(&layer->given);
+    memory_release(&layer->prepared);
+    memory_release(&layer->bound);
+    memory_release(&layer->scratch);
+}
+
+/* ---- applying -------------------------------------------------------------------------- */
+
+void operands_release(struct operands *operands) {
+    memory_release(&operands->x);
+    memory_release(&operands->y);
+    memory_release(&operands->bias);
+    memory_release(&operands->scratch);
+    memory_release(&operands->zeroed);
+}
+
+/* Rows and the gaps between them; there is none behind the last. */
+static size_t rows_bytes(int64_t m, int64_t stride, int64_t columns, uint32_t type) {
+    return (size_t)((m - 1) * stride + columns) * kry_type_bytes(type);
+}
+
+/* Draw x row by row: synthetic_activations writes NaN behind each, the last one too. */
+static void draw_x(const struct layer *layer, const struct operands *operands, bool nan_gaps,
+                   uint64_t stream) {
+    const kry_linear *linear = layer->linear;
+    size_t width = kry_type_bytes(linear->x_type), columns = (size_t)linear->in_features;
+    for (int64_t row = 0; row < operands->m; row++) {
+        unsigned char *x = operands->x.data + (size_t)(row * operands->x_stride) * width;
+        int64_t stride = row + 1 < operands->m ? operands->x_stride : linear->in_features;
+        synthetic_activations(x, linear->x_type, 1, linear->in_features, stride,
+                              layer->suite->plan->seed + (uint64_t)row, stream);
+        if (!nan_gaps)
+            memset(x + columns * width, 0, ((size_t)stride - columns) * width);
+    }
+}
+
+void operands_reset(const struct layer *layer, const struct operands *operands) {
+    size_t width = kry_type_bytes(layer->linear->y_type);
+    size_t row_bytes = (size_t)layer->linear->out_features * width;
+    size_t stride_bytes = (size_t)operands->y_stride * width;
+    memory_fill(&operands->y, 0xff);
+    for (int64_t row = 0; row + 1 < operands->m; row++)
+        memset(operands->y.data + (size_t)row * stride_bytes + row_bytes, Y_GAP,
+               stride_bytes - row_bytes);
+    memory_fill(&operands->zeroed, 0);
+}
+
+static bool ask_workspace(const struct layer *layer, int64_t m, kry_workspace *out) {
+    const struct suite *suite = layer->suite;
+    *out = (kry_workspace){.struct_size = sizeof *out};
+    if (suite->functions->workspace == NULL)
+        return true;
+    step(layer->suite, "workspace", m);
+    return suite->functions->workspace(suite->plan->device, layer->linear, m, out) == KRY_OK;
+}
+
+bool operands_get(const struct layer *layer, int64_t m, const struct operand_style *style,
+                  uint64_t stream, struct operands *out) {
+    static const struct operand_style dense = {0};
+    const kry_linear *linear = layer->linear;
+    if (style == NULL)
+        style = &dense;
+    *out = (struct operands){.m = m,
+                             .x_stride = linear->in_features + style->x_gap,
+                             .y_stride = linear->out_features + style->y_gap};
+    size_t alignment = style->alignment > 0 ? style->alignment : KRY_ALIGNMENT;
+    size_t width = kry_type_bytes(linear->y_type);
+    enum fit fit = style->fit, workspace_fit = style->workspace_fit;
+    bool good =
+        ask_workspace(layer, m, &out->workspace) &&
+        memory_get(&out->x, &x_label,
+                   rows_bytes(m, out->x_stride, linear->in_features, linear->x_type), alignment,
+                   fit) &&
+        memory_get(&out->y, &y_label,
+                   rows_bytes(m, out->y_stride, linear->out_features, linear->y_type), alignment,
+                   fit) &&
+        memory_get(&out->bias, &bias_label, (size_t)linear->out_features * width, alignment, fit) &&
+        memory_get(&out->scratch, &scratch_label, out->workspace.scratch_bytes, KRY_ALIGNMENT,
+                   workspace_fit) &&
+        memory_get(&out->zeroed, &zeroed_label, out->workspace.zeroed_bytes, KRY_ALIGNMENT,
+                   workspace_fit);
+    if (!good) {
+        block(layer->suite);
+        operands_release(out);
+        return false;
+    }
+    draw_x(layer, out, style->nan_gaps, stream);
+    memcpy(out->bias.data, layer->weights->bias, out->bias.bytes);
+    operands_reset(layer, out);
+    return true;
+}
+
+kry_status apply_alone(const struct layer *layer, const struct operands *operands,
+                       const kry_host *host) {
+    kry_apply_args args = {.struct_size = sizeof args,
+                           .m = operands->m,
+                           .x = operands->x.data,
+                           .y = operands->y.data,
+                           .bias = operands->with_bias ? operands->bias.data : NULL,
+                           .x_stride = operands->x_stride,
+                           .y_stride = operands->y_stride,
+                           .scratch = operands->scratch.data,
+                           .zeroed = operands->zeroed.data,
+                           .scratch_bytes = operands->workspace.scratch_bytes,
+                           .zeroed_bytes = operands->workspace.zeroed_bytes,
+                           .host = host != NULL ? host : &layer->services.host};
+    return layer->suite->functions->apply(&layer->binding, &args);
+}
+
+bool apply(const struct layer *layer, struct operands *operands, const kry_host *host) {
+    operands_reset(layer, operands);
+    step(layer->suite, "apply", operands->m);
+    if (apply_alone(layer, operands, host) == KRY_OK)
+        return true;
+    block(layer->suite);
+    return false;
+}
+
+bool applied(const struct layer *layer, int64_t m, uint64_t stream, struct operands *out) {
+    if (!operands_get(layer, m, NULL, stream, out))
+        return false;
+    if (apply(layer, out, NULL))
+        return true;
+    operands_release(out);
+    return false;
+}
+
+/* ---- comparing ------------------------------------------------------------------------- */
+
+double *y_values(const struct layer *layer, const struct operands *operands) {
+    int64_t columns = layer->linear->out_features;
+    double *values = malloc((size_t)(operands->m * columns) * sizeof *values);
+    for (int64_t row = 0; row < operands->m && values != NULL; row++)
+        for (int64_t n = 0; n < columns; n++)
+            values[row * columns + n] =
+                float_load(operands->y.data, row * operands->y_stride + n, layer->linear->y_type);
+    if (values == NULL)
+        block(layer->suite);
+    return values;
+}
+
+uint32_t activation_of(const struct suite *suite, const kry_linear *linear) {
+    if ((suite->plan->kernel->flags & KRY_KERNEL_INT8_ACTIVATIONS) != 0 &&
+        (linear->allowed & KRY_ALLOW_INT8_ACTIVATIONS) != 0 &&
+        linear->activation_quantization == KRY_ACTIVATION_NONE)
+        return KRY_ACTIVATION_INT8_TOKEN;
+    return linear->activation_quantization;
+}
+
+struct oracle_error compare(const struct layer *layer, const struct operands *operands,
+                            const double *expected, double *part) {
+    const kry_linear *linear = layer->linear;
+    struct oracle_error error = oracle_compare(operands->y.data, linear->y_type, operands->y_stride,
+                                               operands->m, linear->out_features, expected);
+    *part = error.relative / oracle_bound(linear->y_type, activation_of(layer->suite, linear));
+    return error;
+}
+
+void expect_same(const struct layer *layer, const struct operands *operands, const double *expected,
+                 const char *what) {
+    const kry_linear *linear = layer->linear;
+    double part;
+    struct oracle_error error = compare(layer, operands, expected, &part);
+    /* Both runs may be off by what is allowed, and a few elements may cancel. */
+    enum { FEW = 16 };
+    if (!(part <= (operands->m * linear->out_features < FEW ? 16 : 2)))
+        fail(layer->suite, NULL,
+             "%s: y[%" PRId64 ", %" PRId64 "] is %g, was %g (relative difference of all %.2g)",
+             what, error.row, error.column,
+             float_load(operands->y.data, error.row * operands->y_stride + error.column,
+                        linear->y_type),
+             expected[error.row * linear->out_features + error.column], error.relative);
+}

@@ -1,0 +1,441 @@
+/*
+ * A kernel that keeps every duty, and with MOCK_FAULT defined as one of the faults below, all
+ * but one. It takes f32 alone; sums are doubles, in the order of k.
+ *
+ * prepared       shape   type
+ * marks          [N]     u8, 1 once the row was written
+ * codes          [N, K]  u8
+ * zero points    [N, G]  u8, from a multiple of 8 bytes on
+ * scales         [N, G]  f32
+ * groups         [K]     i32
+ * spare          [8]     a pointer, with one fault
+ */
+#include <kernelry/plugin.h>
+
+#include <math.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum fault {
+    NONE,
+    /* can_implement */
+    CHANGES_ITS_MIND,
+    WRITES_TO_THE_DESCRIPTION,
+    ALLOCATES_WHEN_ASKED,
+    NEEDS_A_KNOWN_DEVICE,
+    GIVES_NO_REASON,
+    GIVES_WRONG_NUMBERS,
+    ANSWERS_MINUS_TWO,
+    /* sizes, workspace */
+    TELLS_OTHER_SIZES,
+    TELLS_NO_MULTIPLE,
+    SHRINKS_ITS_WORKSPACE,
+    /* a yes that does not run */
+    FAILS_FOR_MANY_ROWS,
+    FAILS_TO_PREPARE_ODD_N,
+    FAILS_TO_OPEN,
+    /* prepare_weights */
+    RELIES_ON_THE_ORDER_OF_RANGES,
+    RELIES_ON_DENSE_ROWS,
+    KEEPS_A_POINTER_IN_PREPARED,
+    KEEPS_OLD_WEIGHTS,
+    /* sizes that are not enough */
+    WRITES_BEHIND_PREPARED,
+    WRITES_BEHIND_PREPARE_SCRATCH,
+    WRITES_BEHIND_BOUND,
+    WRITES_BEHIND_SCRATCH,
+    WRITES_BEHIND_ZEROED,
+    READS_BEHIND_WEIGHTS,
+    /* operands */
+    ALLOCATES,
+    ASKS_THE_HOST_FOR_MEMORY,
+    READS_BEYOND_K,
+    WRITES_BEYOND_N,
+    WRITES_BEHIND_Y,
+    WRITES_TO_X,
+    READS_BEHIND_BIAS,
+    LEAVES_ZEROED_DIRTY,
+    NEEDS_ALIGNED_X,
+    /* numbers */
+    TAKES_A_WRONG_LAST_SCALE,
+    LOSES_THE_LAST_COLUMN,
+    LOSES_THE_LAST_FEATURES,
+    FORGETS_THE_OFFSET,
+    FORGETS_THE_ORDER,
+    LOSES_LATE_ROWS,
+    FORGETS_THE_BIAS,
+    ADDS_THE_BIAS_TWICE,
+    HIDES_NAN,
+    SPREADS_NAN,
+    /* several runs */
+    DEPENDS_ON_THREADS,
+    DEPENDS_ON_M,
+    SHARES_A_BUFFER,
+    SHARES_A_BUFFER_IN_PREPARE,
+    KEEPS_THE_HOST,
+    KEEPS_THE_DESCRIPTION,
+    KEEPS_MEMORY,
+    KEEPS_THE_DEVICE_STATE,
+    /* the end of the process */
+    CRASHES,
+    HANGS,
+    EXITS
+};
+
+#ifndef MOCK_FAULT
+#define MOCK_FAULT NONE
+#endif
+/* A constant, so that what is not asked for is not compiled in. */
+#define HAS(fault) (MOCK_FAULT == (fault))
+
+enum { SCRATCH_PER_ROW = 8, ZEROED = 40, BOUND = 24, PREPARE_SCRATCH = 100 };
+
+/* ---- asking --------------------------------------------------------------------------- */
+
+static int64_t refuse(kry_refusal *refusal, uint32_t code, int64_t found, int64_t needed) {
+    if (HAS(GIVES_NO_REASON))
+        return KRY_REFUSED;
+    if (HAS(ANSWERS_MINUS_TWO))
+        return -2;
+    return kry_refuse(refusal, code, HAS(GIVES_WRONG_NUMBERS) ? found + 1 : found, needed, NULL);
+}
+
+static int64_t can_implement(const kry_device *device, const kry_linear *linear,
+                             kry_refusal *refusal) {
+    static unsigned asked;
+    const int64_t f32 = 1 << KRY_TYPE_F32;
+    if (HAS(WRITES_TO_THE_DESCRIPTION))
+        *(volatile uint32_t *)(uintptr_t)&linear->reserved = 0;
+    if (HAS(ALLOCATES_WHEN_ASKED)) {
+        void *volatile memory = malloc(64);
+        free(memory);
+    }
+    if (HAS(NEEDS_A_KNOWN_DEVICE) && device->multiprocessors == 0)
+        abort();
+    if (linear->x_type != KRY_TYPE_F32)
+        return refuse(refusal, KRY_REFUSAL_X_TYPE, linear->x_type, f32);
+    if (linear->y_type != KRY_TYPE_F32)
+        return refuse(refusal, KRY_REFUSAL_Y_TYPE, linear->y_type, f32);
+    if (linear->scale_type != KRY_TYPE_F32)
+        return refuse(refusal, KRY_REFUSAL_SCALE_TYPE, linear->scale_type, f32);
+    if (linear->activation_quantization != KRY_ACTIVATION_NONE)
+        return refuse(refusal, KRY_REFUSAL_ACTIVATION_QUANTIZATION, linear->activation_quantization,
+                      1 << KRY_ACTIVATION_NONE);
+    return HAS(CHANGES_ITS_MIND) ? asked++ % 3 == 2 : KRY_ACCEPTED; /* padding, now and then */
+}
+
+struct layout {
+    uint64_t codes_at, zeros_at, scales_at, groups_at, spare_at, bytes;
+    int64_t groups;
+};
+
+static struct layout layout_of(const kry_linear *linear) {
+    uint64_t n = (uint64_t)linear->out_features, k = (uint64_t)linear->in_features;
+    struct layout l = {.codes_at = n, .groups = kry_linear_groups(linear)};
+    l.zeros_at = (l.codes_at + n * k + 7) / 8 * 8;
+    l.scales_at = (l.zeros_at + n * (uint64_t)l.groups + 7) / 8 * 8;
+    l.groups_at = l.scales_at + n * (uint64_t)l.groups * sizeof(float);
+    l.spare_at = (l.groups_at + k * sizeof(int32_t) + 7) / 8 * 8;
+    l.bytes = l.spare_at + 8;
+    return l;
+}
+
+static kry_status sizes(const kry_device *device, const kry_linear *linear, kry_sizes *out) {
+    static unsigned asked;
+    (void)device;
+    out->prepared_bytes = layout_of(linear).bytes;
+    out->prepare_scratch_bytes = PREPARE_SCRATCH;
+    out->bound_bytes = BOUND;
+    out->prepare_multiple = HAS(TELLS_NO_MULTIPLE) ? 0 : 4;
+    if (HAS(TELLS_OTHER_SIZES))
+        out->prepared_bytes += asked++ % 2 * 64;
+    return KRY_OK;
+}
+
+static kry_status workspace(const kry_device *device, const kry_linear *linear, int64_t m,
+                            kry_workspace *out) {
+    (void)device;
+    (void)linear;
+    out->scratch_bytes = (uint64_t)m * SCRATCH_PER_ROW;
+    out->zeroed_bytes = ZEROED;
+    if (HAS(SHRINKS_ITS_WORKSPACE) && m < 100)
+        out->scratch_bytes = 4096;
+    return KRY_OK;
+}
+
+/* ---- preparing ------------------------------------------------------------------------- */
+
+static kry_status open_device(const kry_device *device, const kry_host *host, void **state) {
+    (void)device;
+    if (HAS(FAILS_TO_OPEN))
+        return KRY_E_DEVICE;
+    *state = NULL;
+    if (host->allocate != NULL)
+        *state = host->allocate(host->context, 64, 64);
+    return KRY_OK;
+}
+
+static void close_device(void *state, const kry_host *host) {
+    if (state != NULL && host->release != NULL && !HAS(KEEPS_THE_DEVICE_STATE))
+        host->release(host->context, state, 64);
+}
+
+static int64_t group_of(const kry_linear *linear, const kry_canonical *rows, int64_t k) {
+    if (rows->g_idx != NULL)
+        return HAS(FORGETS_THE_ORDER) ? rows->g_idx[0] : rows->g_idx[k];
+    if (HAS(FORGETS_THE_OFFSET) && linear->group_size > 0)
+        return k / linear->group_size;
+    return kry_linear_group_of(linear, k);
+}
+
+/* Row n, which is row `from` of the range. */
+static void write_row(unsigned char *prepared, const kry_linear *linear, const kry_canonical *rows,
+                      int64_t n, int64_t from) {
+    struct layout l = layout_of(linear);
+    uint32_t bits = (uint32_t)kry_weight_bits(linear->weight_type), per_word = 32 / bits;
+    int64_t words = (linear->in_features + per_word - 1) / per_word;
+    const uint32_t *codes =
+        rows->qweight + from * (HAS(RELIES_ON_DENSE_ROWS) ? words : rows->qweight_stride);
+    if (HAS(KEEPS_OLD_WEIGHTS) && prepared[n] == 1)
+        return;
+    prepared[n] = 1;
+    static uint8_t shared[1 << 16];
+    bool shares = HAS(SHARES_A_BUFFER_IN_PREPARE) && linear->in_features <= (int64_t)sizeof shared;
+    uint8_t *to = prepared + l.codes_at + n * linear->in_features;
+    uint8_t *row = shares ? shared : to;
+    for (int64_t k = 0; k < linear->in_features; k++)
+        row[k] =
+            (uint8_t)(codes[k / per_word] >> (uint32_t)(k % per_word) * bits & ((1u << bits) - 1));
+    if (shares) {
+        sched_yield();
+        memcpy(to, shared, (size_t)linear->in_features);
+    }
+    for (int64_t g = 0; g < l.groups; g++) {
+        uint64_t place = (uint64_t)(n * l.groups + g);
+        int64_t from_group = HAS(TAKES_A_WRONG_LAST_SCALE) && g > 0 && g == l.groups - 1 ? 0 : g;
+        memcpy(prepared + l.scales_at + place * sizeof(float),
+               (const float *)rows->scales + from * rows->scale_stride + from_group, sizeof(float));
+        prepared[l.zeros_at + place] = rows->zero_points != NULL
+                                           ? rows->zero_points[from * rows->zero_stride + g]
+                                           : (uint8_t)(1 << (bits - 1));
+    }
+    if (HAS(READS_BEHIND_WEIGHTS) && n + 1 == linear->out_features) {
+        volatile uint32_t read = codes[words];
+        (void)read;
+    }
+}
+
+static kry_status prepare_weights(const kry_prepare_call *call) {
+    static _Thread_local int64_t next_row;
+    const kry_linear *linear = call->linear;
+    const kry_canonical *rows = call->weights;
+    unsigned char *prepared = call->prepared, *scratch = call->scratch;
+    struct layout l = layout_of(linear);
+    if (HAS(FAILS_TO_PREPARE_ODD_N) && linear->out_features % 2 != 0)
+        return KRY_E_DEVICE;
+    if (HAS(KEEPS_MEMORY) && call->host->allocate != NULL)
+        call->host->allocate(call->host->context, 8, 8);
+    memset(scratch, 0x11, PREPARE_SCRATCH + (HAS(WRITES_BEHIND_PREPARE_SCRATCH) ? 1 : 0));
+    if (rows->n_begin == 0)
+        next_row = 0;
+    for (int64_t n = rows->n_begin; n < rows->n_end; n++) {
+        int64_t to = HAS(RELIES_ON_THE_ORDER_OF_RANGES) ? next_row++ % linear->out_features : n;
+        write_row(prepared, linear, rows, to, n - rows->n_begin);
+    }
+    for (int64_t k = 0; k < linear->in_features; k++) { /* alike in every range */
+        int32_t group = (int32_t)group_of(linear, rows, k);
+        memcpy(prepared + l.groups_at + (uint64_t)k * sizeof group, &group, sizeof group);
+    }
+    memset(prepared + l.spare_at, 0, sizeof call->prepared);
+    if (HAS(KEEPS_A_POINTER_IN_PREPARED))
+        memcpy(prepared + l.spare_at, &call->prepared, sizeof call->prepared);
+    if (HAS(WRITES_BEHIND_PREPARED))
+        prepared[l.bytes] = 0;
+    return KRY_OK;
+}
+
+/* What bind fills. */
+struct bound {
+    const unsigned char *prepared;
+    const kry_linear *linear;
+    const kry_host *host;
+};
+
+static kry_status bind(const kry_binding *binding) {
+    struct bound *bound = binding->bound;
+    *bound = (struct bound){binding->prepared, binding->linear, binding->host};
+    if (HAS(WRITES_BEHIND_BOUND))
+        ((unsigned char *)binding->bound)[BOUND] = 0;
+    return KRY_OK;
+}
+
+/* ---- applying -------------------------------------------------------------------------- */
+
+/* One apply, as its tasks see it. */
+struct product {
+    const kry_linear *linear;
+    const unsigned char *prepared;
+    const kry_apply_args *args;
+    struct layout l;
+    float *y;
+    int64_t y_stride;
+};
+
+static float value_of(const struct product *p, int64_t row, int64_t k) {
+    float value = ((const float *)p->args->x)[row * p->args->x_stride + k];
+    return HAS(HIDES_NAN) && isnan(value) ? 0 : value;
+}
+
+static double element(const struct product *p, int64_t row, int64_t n) {
+    int64_t columns = p->linear->in_features - (HAS(LOSES_THE_LAST_COLUMN) ? 1 : 0);
+    double sum = 0, late = 0;
+    for (int64_t k = 0; k < columns; k++) {
+        int32_t group;
+        float scale;
+        memcpy(&group, p->prepared + p->l.groups_at + (uint64_t)k * sizeof group, sizeof group);
+        uint64_t place = (uint64_t)(n * p->l.groups + group);
+        memcpy(&scale, p->prepared + p->l.scales_at + place * sizeof scale, sizeof scale);
+        int code = p->prepared[p->l.codes_at + (uint64_t)(n * p->linear->in_features + k)];
+        double weight = (double)(code - p->prepared[p->l.zeros_at + place]) * (double)scale;
+        if (HAS(DEPENDS_ON_M) && p->args->m > 4 && k % 2 != 0)
+            late = (double)(float)(late + weight * (double)value_of(p, row, k));
+        else
+            sum += weight * (double)value_of(p, row, k);
+    }
+    if (HAS(READS_BEYOND_K) && p->args->x_stride > p->linear->in_features && row + 1 < p->args->m)
+        sum += 0 * (double)value_of(p, row, p->linear->in_features);
+    if (HAS(LOSES_LATE_ROWS) && row >= 256)
+        sum *= 0.5;
+    if (HAS(NEEDS_ALIGNED_X) && (uintptr_t)p->args->x % 16 != 0)
+        sum *= 0.5;
+    return sum + late;
+}
+
+/* Task: one output feature of all rows. */
+static void multiply(void *argument, int64_t n) {
+    const struct product *p = argument;
+    const float *bias = HAS(FORGETS_THE_BIAS) ? NULL : p->args->bias;
+    if (HAS(LOSES_THE_LAST_FEATURES) && n >= 8 && n >= p->linear->out_features / 8 * 8)
+        return;
+    for (int64_t row = 0; row < p->args->m; row++) {
+        double sum = element(p, row, n);
+        if (bias != NULL)
+            sum += (HAS(ADDS_THE_BIAS_TWICE) ? 2 : 1) * (double)bias[n];
+        if (HAS(DEPENDS_ON_THREADS) && p->args->host->parallelism != NULL &&
+            p->args->host->parallelism(p->args->host->context) > 1)
+            sum *= 1 + 0x1p-20;
+        p->y[row * p->y_stride + n] = (float)sum;
+    }
+}
+
+/* What an apply does beside its numbers, with one fault each. */
+static void misbehave(const struct product *p) {
+    const kry_apply_args *args = p->args;
+    int64_t end = args->m * args->y_stride - args->y_stride + p->linear->out_features;
+    if (HAS(ALLOCATES)) {
+        void *volatile memory = malloc(64);
+        free(memory);
+    }
+    if (HAS(ASKS_THE_HOST_FOR_MEMORY) && args->host->allocate != NULL)
+        args->host->release(args->host->context, args->host->allocate(args->host->context, 64, 64),
+                            64);
+    if (HAS(WRITES_TO_X))
+        *(volatile float *)(uintptr_t)args->x = *(const volatile float *)args->x;
+    if (HAS(WRITES_BEYOND_N) && args->y_stride > p->linear->out_features && args->m > 1)
+        p->y[p->linear->out_features] = 0;
+    if (HAS(WRITES_BEHIND_Y))
+        p->y[end] = 0;
+    if (HAS(READS_BEHIND_BIAS) && args->bias != NULL) {
+        volatile float read = ((const float *)args->bias)[p->linear->out_features];
+        (void)read;
+    }
+    if (HAS(SPREADS_NAN))
+        for (int64_t row = 0; row < args->m; row++)
+            for (int64_t k = 0; k < p->linear->in_features; k++)
+                if (isnan(value_of(p, row, k)))
+                    p->y[0] = p->y[(args->m - 1) * args->y_stride] = NAN;
+    if (HAS(CRASHES) && args->m == 5)
+        raise(SIGSEGV);
+    if (HAS(EXITS) && args->m == 5)
+        exit(0);
+    while (HAS(HANGS) && args->m == 5)
+        sched_yield();
+}
+
+/* Compute into a buffer that all calls share, and copy from there. */
+static void multiply_in_shared_buffer(struct product *p) {
+    enum { MOST = 1 << 16 };
+    static float shared[MOST];
+    float *y = p->y;
+    int64_t n = p->linear->out_features, y_stride = p->y_stride;
+    if (p->args->m * n > MOST) {
+        kry_parallel_for(p->args->host, n, multiply, p);
+        return;
+    }
+    p->y = shared;
+    p->y_stride = n;
+    kry_parallel_for(p->args->host, n, multiply, p);
+    sched_yield();
+    for (int64_t row = 0; row < p->args->m; row++)
+        memcpy(y + row * y_stride, shared + row * n, (size_t)n * sizeof *y);
+}
+
+static kry_status apply(const kry_binding *binding, const kry_apply_args *args) {
+    const struct bound *bound = binding->bound;
+    struct product p = {.linear = HAS(KEEPS_THE_DESCRIPTION) ? bound->linear : binding->linear,
+                        .prepared = bound->prepared,
+                        .args = args,
+                        .y = args->y,
+                        .y_stride = args->y_stride};
+    p.l = layout_of(p.linear);
+    if (HAS(FAILS_FOR_MANY_ROWS) && args->m > 30)
+        return KRY_E_DEVICE;
+    if (HAS(KEEPS_A_POINTER_IN_PREPARED))
+        memcpy(&p.prepared, bound->prepared + p.l.spare_at, sizeof p.prepared);
+    if (HAS(KEEPS_THE_HOST) && bound->host->parallelism != NULL)
+        bound->host->parallelism(bound->host->context);
+    memset(args->scratch, 0x22,
+           (size_t)args->m * SCRATCH_PER_ROW + (HAS(WRITES_BEHIND_SCRATCH) ? 1 : 0));
+    memset(args->zeroed, 0x33, ZEROED + (HAS(WRITES_BEHIND_ZEROED) ? 1 : 0));
+    if (HAS(SHARES_A_BUFFER))
+        multiply_in_shared_buffer(&p);
+    else
+        kry_parallel_for(args->host, p.linear->out_features, multiply, &p);
+    misbehave(&p);
+    memset(args->zeroed, 0, HAS(LEAVES_ZEROED_DIRTY) ? ZEROED - 1 : ZEROED);
+    return KRY_OK;
+}
+
+/* ---- the plugin -------------------------------------------------------------------------- */
+
+static const kry_linear_kernel functions = {.struct_size = sizeof(kry_linear_kernel),
+                                            .can_implement = can_implement,
+                                            .sizes = sizes,
+                                            .workspace = workspace,
+                                            .prepare_weights = prepare_weights,
+                                            .open_device = open_device,
+                                            .close_device = close_device,
+                                            .bind = bind,
+                                            .apply = apply};
+
+static const kry_kernel kernel = {.struct_size = sizeof(kry_kernel),
+                                  .name = "mock",
+                                  .summary = "keeps every duty, or all but one",
+                                  .platform = "cpu",
+                                  .operation = KRY_OPERATION_LINEAR,
+                                  .layout_name = "mock-conformance",
+                                  .layout_version = 1,
+                                  .flags = KRY_KERNEL_DETERMINISTIC | KRY_KERNEL_BATCH_INVARIANT,
+                                  .linear = &functions};
+
+static const kry_kernel *const kernels[] = {&kernel};
+
+static const kry_plugin plugin = {.struct_size = sizeof(kry_plugin),
+                                  .name = "mock_conformance",
+                                  .kernels = kernels,
+                                  .kernel_count = 1};
+
+KRY_PLUGIN(mock_conformance, "1.0.0", &plugin, 0, KRY_PLATFORM("cpu", 500));
