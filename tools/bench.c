@@ -4,6 +4,7 @@
 #include "bench.h"
 
 #include "applying.h"
+#include "bench_race.h"
 #include "model.h"
 #include "progress.h"
 #include "shapes.h"
@@ -32,6 +33,7 @@ static const struct own_option own[] = {
     {"weight-type", "TYPE", "u4b8 (default), u4, u8b128, u8", OPTION_WEIGHT_TYPE},
     {"x-type", "TYPE", "f16, bf16 (default), f32", OPTION_X_TYPE},
     {"milliseconds", "T", "how long to measure each m; default 500", OPTION_MILLISECONDS},
+    RACE_OPTIONS,
     {NULL, NULL, NULL, 0},
 };
 
@@ -44,6 +46,7 @@ struct request {
     kry_linear linear; /* from options */
     bool described;    /* an option describes a layer */
     int64_t milliseconds;
+    struct race_request race;
 };
 
 /** A description to measure, and under which name. */
@@ -272,19 +275,24 @@ static bool read_option(struct arguments *arguments, int option, struct request 
                          &linear->weight_type);
     case OPTION_X_TYPE:
         return take_word(arguments, "x-type", parse_type, type_words, &linear->x_type);
-    default:
+    case OPTION_MILLISECONDS:
         return arguments_int(arguments, "milliseconds", 1, MILLISECONDS_MOST,
                              &request->milliseconds);
+    default:
+        return race_request_read(arguments, option, &request->race);
     }
 }
 
-/** What is wrong with the request, or NULL. */
+/** What is wrong with the request, or NULL. A race may do without a layer of its own. */
 static const char *find_mistake(const struct arguments *arguments, const struct request *request) {
     bool shapes = arguments->common.shapes != NULL;
+    int layers = (arguments->operand_count == 1) + shapes + request->described;
     if (arguments->operand_count > 1)
         return "expected one MODEL";
-    if ((arguments->operand_count == 1) + shapes + request->described != 1)
+    if (layers > 1 || (layers == 0 && !request->race.wanted))
         return "expected one of MODEL, --shapes FILE, and --in-features K --out-features N";
+    if (request->race.wanted && arguments->common.m_count > RACE_M_MOST)
+        return "--m: at most 16 of them against limits and peers";
     if (request->described &&
         (request->linear.in_features == 0 || request->linear.out_features == 0))
         return "--in-features and --out-features go together";
@@ -293,11 +301,37 @@ static const char *find_mistake(const struct arguments *arguments, const struct 
     return NULL;
 }
 
+/** Against limits and peers: the layers that are given, and those that the options name. */
+static int race_layers(const struct arguments *arguments, const struct request *request) {
+    enum { AWKWARD_WEIGHTS = 1000 * 1000 };
+    static const struct race_taste no_taste;
+    const struct common_options *common = &arguments->common;
+    struct items items = {0};
+    struct race_plan given = {0};
+    bool any = arguments->operand_count == 1 || common->shapes != NULL || request->described;
+    int code = any ? collect(arguments, request, &items) : EXIT_YES;
+    kry_status status = KRY_OK;
+    for (size_t i = 0; i < items.count && status == KRY_OK; i++) {
+        const kry_linear *linear = &items.items[i].linear;
+        if (!request->race.awkward || linear->in_features >= AWKWARD_WEIGHTS / linear->out_features)
+            status = race_plan_add(&given, &no_taste, items.items[i].name, linear, false);
+    }
+    if (status != KRY_OK)
+        code = complain_status(status);
+    if (code == EXIT_YES)
+        code = bench_race(common, &request->race, &given, request->milliseconds * 1000 * 1000);
+    race_plan_free(&given);
+    items_free(&items);
+    return code;
+}
+
 static int bench_layers(const struct arguments *arguments, const struct request *request) {
     const struct common_options *common = &arguments->common;
     const char *mistake = find_mistake(arguments, request);
     if (mistake != NULL)
         return complain_usage(arguments->command, "%s", mistake);
+    if (request->race.wanted)
+        return race_layers(arguments, request);
     static const int64_t usual_m[] = {1, 16};
     bool given = common->m_count > 0;
     kry_device device;
@@ -319,7 +353,8 @@ static int bench_layers(const struct arguments *arguments, const struct request 
 }
 
 static int run(struct arguments *arguments) {
-    struct request request = {.linear = KRY_INIT(kry_linear), .milliseconds = 500};
+    struct request request = {
+        .linear = KRY_INIT(kry_linear), .milliseconds = 500, .race = race_request_begin()};
     request.linear.group_size = 128;
     request.linear.weight_type = KRY_WEIGHT_U4B8;
     request.linear.x_type = KRY_TYPE_BF16;
@@ -330,7 +365,8 @@ static int run(struct arguments *arguments) {
     size_t operands = arguments->operand_count;
     if (operands == 0 || strcmp(arguments->operands[0], "core") != 0)
         return bench_layers(arguments, &request);
-    if (operands > 2 || request.described || arguments->common.shapes != NULL)
+    if (operands > 2 || request.described || request.race.wanted ||
+        arguments->common.shapes != NULL)
         return complain_usage(arguments->command, "'core' is followed by one MODEL at most");
     return bench_core(&arguments->common, operands == 2 ? arguments->operands[1] : NULL);
 }
@@ -341,18 +377,32 @@ const struct command command_bench = {
     .usage = "MODEL [--m 1,16]\n"
              "--shapes FILE [--name NAME] [--m 1,16]\n"
              "--in-features K --out-features N [--group-size G] [--weight-type TYPE]\n"
+             "[layers as above] [--limits] [--peer P,...] [--yardstick] [--random-shapes COUNT]\n"
              "core [MODEL]",
-    .details = "Weights are drawn (--seed) and prepared so many times that the copies fill the\n"
-               "last cache four times; applies use them in turn. GB/s counts prepared weights, x\n"
-               "and y once each; GFLOP/s counts two operations a weight and row. Of a MODEL each\n"
-               "distinct description is measured once; one called 'core' is written ./core.\n"
-               "\n"
-               "'core' measures what the core itself costs: opening a registry of the plugins\n"
-               "that are found, a decision among their kernels, an apply above the kernel's own\n"
-               "call (with a kernel named 'noop' where there is one), and 'kernelry check MODEL'.\n"
-               "Nothing is asserted: targets are printed beside the figures.",
+    .details =
+        "Weights are drawn (--seed) and prepared so many times that the copies fill the\n"
+        "last cache four times; applies use them in turn. GB/s counts prepared weights, x\n"
+        "and y once each; GFLOP/s counts two operations a weight and row. Of a MODEL each\n"
+        "distinct description is measured once; one called 'core' is written ./core.\n"
+        "\n"
+        "With --limits, --peer and the options after them, everybody is measured in turn:\n"
+        "each of --rounds rounds gives a slice of --milliseconds to the machine's limits\n"
+        "(reading memory, multiplying in registers), to our kernels in each numeric class\n"
+        "and to each peer, a library driven by Python in a process of its own whose y is\n"
+        "compared with ours. Figures are medians of slices; ratios are medians of the ratios\n"
+        "within a round, since clocks and neighbours change from one moment to the next.\n"
+        "--peer without layers means --yardstick. With --awkward each given layer is\n"
+        "compared with the nearest aligned one. Exit status 1: no kernel ran on some layer.\n"
+        "\n"
+        "'core' measures what the core itself costs: opening a registry of the plugins\n"
+        "that are found, a decision among their kernels, an apply above the kernel's own\n"
+        "call (with a kernel named 'noop' where there is one), and 'kernelry check MODEL'.\n"
+        "Nothing is asserted: targets are printed beside the figures.",
     .examples = "kernelry bench --in-features 2112 --out-features 2816 --group-size 32\n"
                 "kernelry bench --shapes shapes.json --m 1,16,256 --json\n"
+                "kernelry bench --limits\n"
+                "kernelry bench --yardstick --peer onnxruntime,openvino:int8 --store results\n"
+                "kernelry bench --shapes shapes.json --awkward --scaling\n"
                 "kernelry bench core --plugin-path mocks50",
     .own = own,
     .takes = TAKES_REGISTRY | TAKES_DEVICE | TAKES_KERNEL | TAKES_SHAPES | TAKES_M | TAKES_SEED,
