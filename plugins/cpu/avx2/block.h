@@ -16,6 +16,7 @@
 #include "kernels.h"
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
@@ -34,13 +35,14 @@ enum {
     TILES_MAX = 4,
     STEP_ROWS = 6,
     SUMS_MAX = 12,
-    AHEAD = 512 /* bytes of codes that are fetched ahead; farther ahead is slower on Zen 4 */
+    OCTETS_AHEAD = 8 /* are fetched ahead; farther ahead is slower on Zen 4 */
 };
 
 /* Work of a micro-kernel: a segment of ROWS rows and TILES tiles. */
 struct step {
     const uint8_t *codes; /* of the first tile */
-    int64_t tile_bytes;   /* from tile to tile */
+    int64_t octet_bytes;  /* from tile to tile of a bundle */
+    int64_t octet_step;   /* from octet to octet */
     int32_t octets;
     const void *x;       /* [octets][fields][ROWS], see the class */
     const float *sums;   /* [ROWS]: of x over the segment */
@@ -103,9 +105,10 @@ INLINE struct row_range step_rows(const struct step_functions *functions, int32_
     return (struct row_range){begin, rows * (step + 1) / steps - begin};
 }
 
-INLINE void prefetch(const uint8_t *codes, int64_t tile_bytes, const int TILES) {
-    UNROLL for (int t = 0; t < TILES; t++)
-        _mm_prefetch((const char *)codes + t * tile_bytes + AHEAD, _MM_HINT_T0);
+/* Fetch what lies as `codes` does a few octets later, for each tile. */
+INLINE void prefetch(const struct step *step, const uint8_t *codes, const int TILES) {
+    const char *ahead = (const char *)codes + OCTETS_AHEAD * step->octet_step;
+    UNROLL for (int t = 0; t < TILES; t++) _mm_prefetch(ahead + t * step->octet_bytes, _MM_HINT_T0);
 }
 
 /* f32 from `count` (1 to 8) elements at any alignment, 0 in the other lanes. */
@@ -220,9 +223,10 @@ INLINE void run_tiles(const struct step_functions *functions, step_function *con
     struct row_range ranges[CHUNK_ROWS];
     _Alignas(32) float total[CHUNK_ROWS * TILES_MAX * TILE_N];
     _Alignas(32) float scales[TILES_MAX * TILE_N], zeros[TILES_MAX * TILE_N];
-    struct step step = {.codes = bound->prepared + bound->shape.codes_at +
-                                 (uint64_t)(tile * bound->shape.tile_bytes),
-                        .tile_bytes = bound->shape.tile_bytes,
+    const struct tiled_run run = tiled_run_of(&bound->shape, tile);
+    struct step step = {.codes = bound->prepared + run.codes,
+                        .octet_bytes = bound->shape.octet_bytes,
+                        .octet_step = run.octet_step,
                         .scales = scales,
                         .zeros = zeros};
     for (int32_t s = 0; s < steps; s++)
@@ -242,7 +246,7 @@ INLINE void run_tiles(const struct step_functions *functions, step_function *con
             step.total = total + range.begin * TILES_MAX * TILE_N;
             by_rows[range.count](&step);
         }
-        step.codes += segment->octet_count * bound->shape.octet_bytes;
+        step.codes += segment->octet_count * run.octet_step;
     }
     for (int32_t r = 0; r < work->chunk.used; r++)
         for (int32_t t = 0; t < tiles; t++)
@@ -254,11 +258,13 @@ static void run_block(const struct step_functions *functions, const struct tiled
                       int64_t begin, int64_t end) {
     int32_t rows = work->chunk.rows;
     int32_t tiles = rows <= functions->rows_max ? functions->wide_tiles[rows] : 1;
-    int64_t tile = begin;
-    for (; tiles > 1 && tile + tiles <= end; tile += tiles)
-        run_tiles(functions, functions->wide, work, tile, tiles);
-    for (; tile < end; tile++)
-        run_tiles(functions, functions->single, work, tile, 1);
+    for (int64_t tile = begin; tile < end;) {
+        /* Of tiles within a bundle. */
+        bool wide = tiles > 1 && tile % tiles == 0 && tile + tiles <= end;
+        run_tiles(functions, wide ? functions->wide : functions->single, work, tile,
+                  wide ? tiles : 1);
+        tile += wide ? tiles : 1;
+    }
 }
 
 typedef float pack_function(const struct tiled_bound *bound, float *x, int64_t in_features,

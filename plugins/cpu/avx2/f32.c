@@ -22,7 +22,7 @@ INLINE __m256 multiply_add(__m256 w, __m256 x, __m256 sum) {
 }
 
 /* The columns whose codes lie in a word of each output feature, STRIDE floats of x apart. */
-INLINE void columns(const uint8_t *codes, int64_t tile_bytes, const float *x, const int STRIDE,
+INLINE void columns(const uint8_t *codes, int64_t octet_bytes, const float *x, const int STRIDE,
                     __m256 *sum, const int ROWS, const int TILES, const int BITS) {
     const int TOP = 32 - BITS;
     UNROLL for (int f = 0; f < 32; f += BITS, x += STRIDE) {
@@ -32,7 +32,7 @@ INLINE void columns(const uint8_t *codes, int64_t tile_bytes, const float *x, co
         UNROLL for (int t = 0; t < TILES; t++) {
             __m256 w[HALVES];
             UNROLL for (int h = 0; h < HALVES; h++) {
-                __m256i word = _mm256_load_si256((const void *)(codes + t * tile_bytes + h * 32));
+                __m256i word = _mm256_load_si256((const void *)(codes + t * octet_bytes + h * 32));
                 w[h] = _mm256_cvtepi32_ps(f < TOP ? _mm256_and_si256(word, mask)
                                                   : _mm256_srli_epi32(word, TOP));
             }
@@ -52,12 +52,14 @@ INLINE void segment(const struct step *step, const int ROWS, const int TILES, co
     const float *x = step->x;
     __m256 sum[SUMS_MAX];
     UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) sum[i] = _mm256_setzero_ps();
-    for (int32_t o = 0; o < step->octets; o++, x += OCTET * ROWS) {
-        UNROLL for (int word = 0; word < WORDS; word++, codes += WORD_BYTES) {
-            prefetch(codes, step->tile_bytes, TILES);
+    for (int32_t o = 0; o < step->octets; o++, codes += step->octet_step) {
+        UNROLL for (int word = 0; word < WORDS; word++) {
+            const uint8_t *at = codes + word * WORD_BYTES;
+            prefetch(step, at, TILES);
             /* x lies in the order of 4-bit fields: byte b of 8-bit word w is field 2b + w. */
-            columns(codes, step->tile_bytes, x + word * ROWS, WORDS * ROWS, sum, ROWS, TILES, BITS);
+            columns(at, step->octet_bytes, x + word * ROWS, WORDS * ROWS, sum, ROWS, TILES, BITS);
         }
+        x += OCTET * ROWS;
     }
     UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++)
         add_segment(step, i / HALVES / ROWS, i / HALVES % ROWS, i % HALVES, sum[i]);

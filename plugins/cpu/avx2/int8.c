@@ -30,17 +30,17 @@ INLINE __m256i add_32(__m256i sum, __m256i product) {
 }
 
 /* The sums of `octets`, at most RUN_OCTETS, added to sum. */
-INLINE void run_u4(const uint8_t *codes, int64_t tile_bytes, const int32_t *x, int32_t octets,
+INLINE void run_u4(const struct step *step, const uint8_t *codes, const int32_t *x, int32_t octets,
                    __m256i *sum, const int ROWS, const int TILES) {
     const __m256i mask = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
     __m256i pairs[SUMS_MAX];
     UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) pairs[i] = _mm256_setzero_si256();
-    NO_UNROLL for (int32_t o = 0; o < octets; o++, codes += WORD_BYTES, x += 2 * ROWS) {
-        prefetch(codes, tile_bytes, TILES);
+    NO_UNROLL for (int32_t o = 0; o < octets; o++, codes += step->octet_step, x += 2 * ROWS) {
+        prefetch(step, codes, TILES);
         UNROLL for (int upper = 0; upper < 2; upper++) UNROLL for (int t = 0; t < TILES; t++) {
             __m256i w[HALVES];
             UNROLL for (int h = 0; h < HALVES; h++) {
-                w[h] = load_word(codes + t * tile_bytes + h * 32);
+                w[h] = load_word(codes + t * step->octet_bytes + h * 32);
                 w[h] = _mm256_and_si256(upper ? _mm256_srli_epi16(w[h], 4) : w[h], mask);
             }
             UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int h = 0; h < HALVES; h++) {
@@ -54,13 +54,13 @@ INLINE void run_u4(const uint8_t *codes, int64_t tile_bytes, const int32_t *x, i
         _mm256_add_epi32(sum[i], _mm256_madd_epi16(pairs[i], ones));
 }
 
-INLINE void columns_u8(const uint8_t *codes, int64_t tile_bytes, const int32_t *x, __m256i *sum,
+INLINE void columns_u8(const uint8_t *codes, int64_t octet_bytes, const int32_t *x, __m256i *sum,
                        const int ROWS, const int TILES) {
     const __m256i mask = _mm256_set1_epi16(255);
     UNROLL for (int odd = 0; odd < 2; odd++) UNROLL for (int t = 0; t < TILES; t++) {
         __m256i w[HALVES];
         UNROLL for (int h = 0; h < HALVES; h++) {
-            w[h] = load_word(codes + t * tile_bytes + h * 32);
+            w[h] = load_word(codes + t * octet_bytes + h * 32);
             w[h] = odd ? _mm256_srli_epi16(w[h], 8) : _mm256_and_si256(w[h], mask);
         }
         UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int h = 0; h < HALVES; h++) {
@@ -83,12 +83,12 @@ INLINE void u4(const struct step *step, const int ROWS, const int TILES) {
     UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) sum[i] = _mm256_setzero_si256();
     int32_t left = step->octets;
     for (; left >= RUN_OCTETS; left -= RUN_OCTETS) {
-        run_u4(codes, step->tile_bytes, x, RUN_OCTETS, sum, ROWS, TILES);
-        codes += RUN_OCTETS * WORD_BYTES;
+        run_u4(step, codes, x, RUN_OCTETS, sum, ROWS, TILES);
+        codes += RUN_OCTETS * step->octet_step;
         x += RUN_OCTETS * 2 * ROWS;
     }
     if (left > 0)
-        run_u4(codes, step->tile_bytes, x, left, sum, ROWS, TILES);
+        run_u4(step, codes, x, left, sum, ROWS, TILES);
     add_sums(step, sum, ROWS, TILES);
 }
 
@@ -97,10 +97,12 @@ INLINE void u8(const struct step *step, const int ROWS, const int TILES) {
     const int32_t *x = step->x;
     __m256i sum[SUMS_MAX];
     UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) sum[i] = _mm256_setzero_si256();
-    for (int32_t word = 0; word < 2 * step->octets; word++, codes += WORD_BYTES, x += 2 * ROWS) {
-        prefetch(codes, step->tile_bytes, TILES);
-        columns_u8(codes, step->tile_bytes, x, sum, ROWS, TILES);
-    }
+    for (int32_t o = 0; o < step->octets; o++, codes += step->octet_step)
+        UNROLL for (int word = 0; word < 2; word++, x += 2 * ROWS) {
+            const uint8_t *at = codes + word * WORD_BYTES;
+            prefetch(step, at, TILES);
+            columns_u8(at, step->octet_bytes, x, sum, ROWS, TILES);
+        }
     add_sums(step, sum, ROWS, TILES);
 }
 STEP_FUNCTIONS_5(u4, OCTET)

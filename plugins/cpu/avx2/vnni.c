@@ -9,11 +9,11 @@
  */
 #include "block.h"
 
-INLINE void columns(const uint8_t *codes, int64_t tile_bytes, const int32_t *x, __m256i *sum,
+INLINE void columns(const uint8_t *codes, int64_t octet_bytes, const int32_t *x, __m256i *sum,
                     const int ROWS, const int TILES, const int BITS) {
     const __m256i mask = _mm256_set1_epi8(15);
     UNROLL for (int half = 0; half < 2; half++) UNROLL for (int t = 0; t < TILES; t++) {
-        const uint8_t *at = codes + t * tile_bytes + (BITS == 8 ? half * WORD_BYTES : 0);
+        const uint8_t *at = codes + t * octet_bytes + (BITS == 8 ? half * WORD_BYTES : 0);
         __m256i w[HALVES];
         UNROLL for (int h = 0; h < HALVES; h++) {
             w[h] = _mm256_load_si256((const void *)(at + h * 32));
@@ -32,11 +32,11 @@ INLINE void segment(const struct step *step, const int ROWS, const int TILES, co
     const int32_t *x = step->x;
     __m256i sum[SUMS_MAX];
     UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) sum[i] = _mm256_setzero_si256();
-    for (int32_t o = 0; o < step->octets; o++, codes += 16 * BITS, x += 2 * ROWS) {
-        prefetch(codes, step->tile_bytes, TILES);
+    for (int32_t o = 0; o < step->octets; o++, codes += step->octet_step, x += 2 * ROWS) {
+        prefetch(step, codes, TILES);
         if (BITS == 8)
-            prefetch(codes + WORD_BYTES, step->tile_bytes, TILES);
-        columns(codes, step->tile_bytes, x, sum, ROWS, TILES, BITS);
+            prefetch(step, codes + WORD_BYTES, TILES);
+        columns(codes, step->octet_bytes, x, sum, ROWS, TILES, BITS);
     }
     UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) add_segment(
         step, i / HALVES / ROWS, i / HALVES % ROWS, i % HALVES, _mm256_cvtepi32_ps(sum[i]));

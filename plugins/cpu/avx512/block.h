@@ -12,6 +12,7 @@
 #include "kernels.h"
 
 #include <immintrin.h>
+#include <stdbool.h>
 
 #define INLINE static inline __attribute__((always_inline))
 #if defined(__clang__)
@@ -56,28 +57,74 @@ INLINE void store_16(void *to, uint32_t type, __mmask16 mask, __m512 value) {
         _mm256_mask_storeu_epi16(to, mask, bf16_of(value));
 }
 
-/* The scales of a tile's group. */
-INLINE __m512 scales_of(const struct tiled_work *work, int64_t tile, int32_t group) {
+/* Where the parts of a block's tiles lie. Two bundles are two streams; fewer tiles are one. */
+struct runs {
+    const uint8_t *codes, *scales, *zeros; /* zeros: NULL where the type's bias stands for them */
+    int64_t octet_step, group_step;        /* bytes of codes and of zero points; places of scales */
+    int64_t codes_bundle, groups_bundle;   /* from bundle to bundle */
+    int32_t scale_bytes;
+    uint32_t scale_type;
+    float bias;
+};
+
+INLINE struct runs runs_of(const struct tiled_work *work, int64_t tile) {
     const struct tiled_shape *shape = &work->bound->shape;
-    uint64_t place = tiled_group_place(shape, tile * TILE_N, group);
-    return load_16(work->bound->prepared + shape->scales_at + place * (uint64_t)shape->scale_bytes,
-                   work->linear->scale_type, 0xffff);
+    const struct tiled_run run = tiled_run_of(shape, tile);
+    const uint8_t *prepared = work->bound->prepared;
+    uint32_t type = work->linear->weight_type;
+    return (struct runs){
+        .codes = prepared + run.codes,
+        .scales = prepared + shape->scales_at + run.groups * (uint64_t)shape->scale_bytes,
+        .zeros = kry_weight_has_zero_points(type) ? prepared + shape->zeros_at + run.groups : NULL,
+        .octet_step = run.octet_step,
+        .group_step = run.group_step,
+        .codes_bundle = BUNDLE * shape->tile_bytes,
+        .groups_bundle = BUNDLE * TILE_N * shape->groups,
+        .scale_bytes = shape->scale_bytes,
+        .scale_type = work->linear->scale_type,
+        .bias = type == KRY_WEIGHT_U4B8 ? 8.0f : 128.0f};
+}
+
+/* From a block's first tile to tile t, whose codes of an octet are so many bytes. */
+INLINE int64_t codes_to(const struct runs *runs, int t, const int OCTET_BYTES) {
+    return t / BUNDLE * runs->codes_bundle + t % BUNDLE * OCTET_BYTES;
+}
+
+INLINE int64_t group_to(const struct runs *runs, int t, int64_t group) {
+    return t / BUNDLE * runs->groups_bundle + t % BUNDLE * TILE_N + group * runs->group_step;
+}
+
+/* The scales of a tile's group. */
+INLINE __m512 scales_of(const struct runs *runs, int t, int32_t group) {
+    return load_16(runs->scales + group_to(runs, t, group) * runs->scale_bytes, runs->scale_type,
+                   0xffff);
 }
 
 /* The zero points, or the type's bias. */
-INLINE __m512 zeros_of(const struct tiled_work *work, int64_t tile, int32_t group) {
-    const struct tiled_shape *shape = &work->bound->shape;
-    if (!kry_weight_has_zero_points(work->linear->weight_type))
-        return _mm512_set1_ps(work->linear->weight_type == KRY_WEIGHT_U4B8 ? 8.0f : 128.0f);
-    uint64_t place = tiled_group_place(shape, tile * TILE_N, group);
-    __m128i bytes =
-        _mm_loadu_si128((const void *)(work->bound->prepared + shape->zeros_at + place));
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+INLINE __m512 zeros_of(const struct runs *runs, int t, int32_t group) {
+    if (runs->zeros == NULL)
+        return _mm512_set1_ps(runs->bias);
+    const void *at = runs->zeros + group_to(runs, t, group);
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(at)));
 }
 
-INLINE const uint8_t *codes_of(const struct tiled_work *work, int64_t tile) {
-    return work->bound->prepared + work->bound->shape.codes_at +
-           (uint64_t)(tile * work->bound->shape.tile_bytes);
+/* How far to fetch codes ahead from octet `octet` on. Of two streams the first ends where the
+ * second began: from there on what is to be read next lies one bundle farther. */
+INLINE int64_t reach(const struct runs *runs, int64_t octet, int64_t octets, const int TILES) {
+    enum { OCTETS_AHEAD = 16 };
+    bool beyond = TILES > BUNDLE && octet + OCTETS_AHEAD >= octets;
+    return OCTETS_AHEAD * runs->octet_step + (beyond ? runs->codes_bundle : 0);
+}
+
+/* Fetch the scales and zero points of a few groups later. */
+INLINE void fetch_groups(const struct runs *runs, int32_t group, const int TILES) {
+    enum { GROUPS_AHEAD = 4 };
+    UNROLL for (int t = 0; t < TILES; t += 2) {
+        int64_t far = group_to(runs, t, (int64_t)group + GROUPS_AHEAD);
+        _mm_prefetch((const char *)runs->scales + far * runs->scale_bytes, _MM_HINT_T0);
+        if (runs->zeros != NULL && t % BUNDLE == 0)
+            _mm_prefetch((const char *)runs->zeros + far, _MM_HINT_T0);
+    }
 }
 
 /* Add bias, round once, store a row of a tile. */
@@ -101,8 +148,8 @@ INLINE void finish(const struct tiled_work *work, int64_t tile, int32_t row, __m
 #define ADD_SEGMENT(SUM)                                                                           \
     do {                                                                                           \
         UNROLL for (int t = 0; t < TILES; t++) {                                                   \
-            __m512 scale = scales_of(work, tile + t, segment->group);                              \
-            __m512 zero = zeros_of(work, tile + t, segment->group);                                \
+            __m512 scale = scales_of(&runs, t, segment->group);                                    \
+            __m512 zero = zeros_of(&runs, t, segment->group);                                      \
             UNROLL for (int r = 0; r < ROWS; r++) {                                                \
                 __m512 centred = _mm512_fnmadd_ps(zero, _mm512_set1_ps(sums[r]), SUM);             \
                 total[t * ROWS + r] = _mm512_fmadd_ps(centred, scale, total[t * ROWS + r]);        \
@@ -114,18 +161,22 @@ typedef void block_function(const struct tiled_work *work, int64_t tile);
 
 struct block_variant {
     int32_t rows, tiles;
-    block_function *wide;   /* `tiles` tiles at once */
-    block_function *single; /* one */
+    block_function *run;
 };
 
 #define BLOCK_VARIANT(NAME, ROWS, TILES)                                                           \
     static void NAME##_##ROWS##_##TILES(const struct tiled_work *work, int64_t tile) {             \
         NAME(work, tile, ROWS, TILES);                                                             \
     }
+#define BLOCK_ENTRY(NAME, ROWS, TILES)                                                             \
+    { ROWS, TILES, NAME##_##ROWS##_##TILES }
 #define BLOCK_VARIANTS(NAME)                                                                       \
+    BLOCK_VARIANT(NAME, 1, 8)                                                                      \
     BLOCK_VARIANT(NAME, 1, 4)                                                                      \
+    BLOCK_VARIANT(NAME, 1, 2)                                                                      \
     BLOCK_VARIANT(NAME, 1, 1)                                                                      \
     BLOCK_VARIANT(NAME, 2, 4)                                                                      \
+    BLOCK_VARIANT(NAME, 2, 2)                                                                      \
     BLOCK_VARIANT(NAME, 2, 1)                                                                      \
     BLOCK_VARIANT(NAME, 3, 2)                                                                      \
     BLOCK_VARIANT(NAME, 3, 1)                                                                      \
@@ -143,23 +194,27 @@ struct block_variant {
     BLOCK_VARIANT(NAME, 14, 1)                                                                     \
     BLOCK_VARIANT(NAME, 16, 1)                                                                     \
     static const struct block_variant NAME##_variants[] = {                                        \
-        {1, 4, NAME##_1_4, NAME##_1_1},    {2, 4, NAME##_2_4, NAME##_2_1},                         \
-        {3, 2, NAME##_3_2, NAME##_3_1},    {4, 2, NAME##_4_2, NAME##_4_1},                         \
-        {5, 2, NAME##_5_2, NAME##_5_1},    {6, 2, NAME##_6_2, NAME##_6_1},                         \
-        {7, 2, NAME##_7_2, NAME##_7_1},    {8, 1, NAME##_8_1, NAME##_8_1},                         \
-        {10, 1, NAME##_10_1, NAME##_10_1}, {12, 1, NAME##_12_1, NAME##_12_1},                      \
-        {14, 1, NAME##_14_1, NAME##_14_1}, {16, 1, NAME##_16_1, NAME##_16_1}};
+        BLOCK_ENTRY(NAME, 1, 8),  BLOCK_ENTRY(NAME, 1, 4),  BLOCK_ENTRY(NAME, 1, 2),               \
+        BLOCK_ENTRY(NAME, 1, 1),  BLOCK_ENTRY(NAME, 2, 4),  BLOCK_ENTRY(NAME, 2, 2),               \
+        BLOCK_ENTRY(NAME, 2, 1),  BLOCK_ENTRY(NAME, 3, 2),  BLOCK_ENTRY(NAME, 3, 1),               \
+        BLOCK_ENTRY(NAME, 4, 2),  BLOCK_ENTRY(NAME, 4, 1),  BLOCK_ENTRY(NAME, 5, 2),               \
+        BLOCK_ENTRY(NAME, 5, 1),  BLOCK_ENTRY(NAME, 6, 2),  BLOCK_ENTRY(NAME, 6, 1),               \
+        BLOCK_ENTRY(NAME, 7, 2),  BLOCK_ENTRY(NAME, 7, 1),  BLOCK_ENTRY(NAME, 8, 1),               \
+        BLOCK_ENTRY(NAME, 10, 1), BLOCK_ENTRY(NAME, 12, 1), BLOCK_ENTRY(NAME, 14, 1),              \
+        BLOCK_ENTRY(NAME, 16, 1)};
 
+/* Of the variants for a chunk's rows the widest that lies within bundles and has its tiles left. */
 INLINE void run_block(const struct block_variant *variants, const struct tiled_work *work,
                       int64_t tile_begin, int64_t tile_end) {
-    const struct block_variant *variant = variants;
-    while (variant->rows != work->chunk.rows)
-        variant++;
-    int64_t tile = tile_begin;
-    for (; tile + variant->tiles <= tile_end; tile += variant->tiles)
-        variant->wide(work, tile);
-    for (; tile < tile_end; tile++)
-        variant->single(work, tile);
+    while (variants->rows != work->chunk.rows)
+        variants++;
+    for (int64_t tile = tile_begin; tile < tile_end;) {
+        const struct block_variant *variant = variants;
+        while (tile % variant->tiles != 0 || tile + variant->tiles > tile_end)
+            variant++;
+        variant->run(work, tile);
+        tile += variant->tiles;
+    }
 }
 
 static void read_row(const void *x, uint32_t type, int64_t count, float *out) {

@@ -8,16 +8,14 @@
  */
 #include "block.h"
 
-enum { AHEAD = 2048 /* bytes of codes that are fetched ahead */ };
-
-INLINE void columns(const uint8_t *codes, int64_t stride, const int32_t *x, __m512i *sum,
-                    const int ROWS, const int TILES, const int BITS) {
+INLINE void columns(const struct runs *runs, const uint8_t *codes, int64_t ahead, const int32_t *x,
+                    __m512i *sum, const int ROWS, const int TILES, const int BITS) {
     const __m512i mask = _mm512_set1_epi8(15);
     UNROLL for (int half = 0; half < 2; half++) UNROLL for (int t = 0; t < TILES; t++) {
-        const uint8_t *at = codes + t * stride + (BITS == 8 ? half * 64 : 0);
+        const uint8_t *at = codes + codes_to(runs, t, 16 * BITS) + (BITS == 8 ? half * 64 : 0);
         __m512i w = _mm512_loadu_si512(at);
         if (BITS == 8 || half == 0)
-            _mm_prefetch((const char *)at + AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *)at + ahead, _MM_HINT_T0);
         if (BITS == 4)
             w = _mm512_and_si512(half ? _mm512_srli_epi32(w, 4) : w, mask);
         UNROLL for (int r = 0; r < ROWS; r++) sum[t * ROWS + r] =
@@ -30,15 +28,18 @@ INLINE void block(const struct tiled_work *work, int64_t tile, const int ROWS, c
     const struct tiled_bound *bound = work->bound;
     const int32_t *x = work->chunk.x;
     const float *sums = work->chunk.sums;
-    const uint8_t *codes = codes_of(work, tile);
+    const struct runs runs = runs_of(work, tile);
+    const uint8_t *codes = runs.codes;
     __m512 total[16];
     UNROLL for (int i = 0; i < ROWS * TILES; i++) total[i] = _mm512_setzero_ps();
     for (int64_t i = 0; i < bound->segment_count; i++, sums += ROWS) {
         const struct tiled_segment *segment = &bound->segments[i];
+        int64_t ahead = reach(&runs, segment->octet_begin, bound->shape.octets, TILES);
+        fetch_groups(&runs, segment->group, TILES);
         __m512i sum[16];
         UNROLL for (int a = 0; a < ROWS * TILES; a++) sum[a] = _mm512_setzero_si512();
-        for (int32_t o = 0; o < segment->octet_count; o++, x += 2 * ROWS, codes += 16 * BITS)
-            columns(codes, bound->shape.tile_bytes, x, sum, ROWS, TILES, BITS);
+        for (int32_t o = 0; o < segment->octet_count; o++, x += 2 * ROWS, codes += runs.octet_step)
+            columns(&runs, codes, ahead, x, sum, ROWS, TILES, BITS);
         ADD_SEGMENT(_mm512_cvtepi32_ps(sum[t * ROWS + r]));
     }
     UNROLL for (int t = 0; t < TILES; t++) UNROLL for (int r = 0; r < ROWS; r++)

@@ -9,6 +9,7 @@
 
 extern const struct tiled_class avx512_f32;  /* AVX-512 F, BW, DQ, VL */
 extern const struct tiled_class avx512_bf16; /* and BF16 */
+extern const struct tiled_class avx512_bf16x2;
 extern const struct tiled_class avx512_int8; /* and VNNI */
 
 #endif

@@ -1,6 +1,7 @@
 /*
- * The AVX-512 plugin: float activations in f32 or, for bf16 activations where the processor has
- * the instructions, in bf16 dot products; int8 activations where they are wanted or allowed.
+ * The AVX-512 plugin: float activations in f32 or, for bf16 and f16 activations where the processor
+ * has the instructions, in exact bf16 dot products; int8 activations where they are wanted or
+ * allowed.
  */
 #include "../tiled/plugin.h"
 #include "kernels.h"
@@ -10,18 +11,29 @@ static int64_t avx512_f32_can_implement(const kry_device *device, const kry_line
     return tiled_float_can_implement(device, linear, KRY_CPU_AVX512, refusal);
 }
 
-static int64_t avx512_bf16_can_implement(const kry_device *device, const kry_linear *linear,
-                                         kry_refusal *refusal) {
+/* bf16 dot products, of 4-bit weights and one type of x. */
+static int64_t dot_can_implement(const kry_device *device, const kry_linear *linear,
+                                 uint32_t x_type, kry_refusal *refusal) {
     int64_t answer =
         tiled_float_can_implement(device, linear, KRY_CPU_AVX512 | KRY_CPU_AVX512_BF16, refusal);
     if (answer == KRY_REFUSED)
         return KRY_REFUSED;
-    if (linear->x_type != KRY_TYPE_BF16)
-        return kry_refuse(refusal, KRY_REFUSAL_X_TYPE, linear->x_type, 1 << KRY_TYPE_BF16, NULL);
+    if (linear->x_type != x_type)
+        return kry_refuse(refusal, KRY_REFUSAL_X_TYPE, linear->x_type, INT64_C(1) << x_type, NULL);
     if (kry_weight_bits(linear->weight_type) != 4)
         return kry_refuse(refusal, KRY_REFUSAL_WEIGHT_TYPE, linear->weight_type,
                           1 << KRY_WEIGHT_U4B8 | 1 << KRY_WEIGHT_U4, NULL);
     return answer;
+}
+
+static int64_t avx512_bf16_can_implement(const kry_device *device, const kry_linear *linear,
+                                         kry_refusal *refusal) {
+    return dot_can_implement(device, linear, KRY_TYPE_BF16, refusal);
+}
+
+static int64_t avx512_bf16x2_can_implement(const kry_device *device, const kry_linear *linear,
+                                           kry_refusal *refusal) {
+    return dot_can_implement(device, linear, KRY_TYPE_F16, refusal);
 }
 
 static int64_t avx512_int8_can_implement(const kry_device *device, const kry_linear *linear,
@@ -31,10 +43,11 @@ static int64_t avx512_int8_can_implement(const kry_device *device, const kry_lin
 
 TILED_KERNEL(avx512_int8, KRY_KERNEL_INT8_ACTIVATIONS, "int8 activations a token, VNNI, any shape");
 TILED_KERNEL(avx512_bf16, 0, "bf16 activations in bf16 dot products, 4-bit weights, any shape");
+TILED_KERNEL(avx512_bf16x2, 0, "f16 activations as exact pairs of bf16, 4-bit weights, any shape");
 TILED_KERNEL(avx512_f32, 0, "float activations, products and sums in f32, any shape");
 
 static const kry_kernel *const kernels[] = {&avx512_int8_kernel, &avx512_bf16_kernel,
-                                            &avx512_f32_kernel};
+                                            &avx512_bf16x2_kernel, &avx512_f32_kernel};
 
 static const kry_plugin plugin = {.struct_size = sizeof(kry_plugin),
                                   .name = "cpu_avx512",

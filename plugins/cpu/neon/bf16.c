@@ -53,10 +53,10 @@ INLINE void columns_by_four(const uint8x16_t *w, const uint32_t *x, float32x4_t 
     }
 }
 
-INLINE void octet(const uint8_t *codes, int64_t stride, const uint32_t *x, float32x4_t *sum,
-                  const int ROWS, const int QUADS) {
+INLINE void octet(const uint8_t *codes, const uint32_t *x, float32x4_t *sum, const int ROWS,
+                  const int QUADS) {
     UNROLL for (int q = 0; q < QUADS; q++) {
-        uint8x16_t quad = codes_at(codes, stride, q);
+        uint8x16_t quad = codes_at(codes, q, 4);
         UNROLL for (int half = 0; half < 2; half++) {
             uint8x16_t w[2];
             pairs_of(quad, half, w);
@@ -80,15 +80,17 @@ INLINE void u4(const struct tiled_work *work, int64_t quad, const int ROWS, cons
     const struct tiled_bound *bound = work->bound;
     const uint32_t *x = work->chunk.x;
     const float *sums = work->chunk.sums;
-    const uint8_t *codes = codes_of(work, quad);
+    const struct codes_run run = codes_of(work, quad);
+    const uint8_t *codes = run.begin;
     float32x4_t total[SUMS_MAX];
     UNROLL for (int i = 0; i < ROWS * QUADS; i++) total[i] = vdupq_n_f32(0);
     for (int64_t i = 0; i < bound->segment_count; i++, sums += ROWS) {
         const struct tiled_segment *segment = &bound->segments[i];
         float32x4_t sum[SUMS_MAX], by_row[SUMS_MAX];
         UNROLL for (int a = 0; a < ROWS * QUADS; a++) sum[a] = vdupq_n_f32(0);
-        for (int32_t o = 0; o < segment->octet_count; o++, x += OCTET / 2 * ROWS, codes += 64)
-            octet(codes, bound->shape.tile_bytes, x, sum, ROWS, QUADS);
+        for (int32_t o = 0; o < segment->octet_count;
+             o++, x += OCTET / 2 * ROWS, codes += run.octet_step)
+            octet(codes, x, sum, ROWS, QUADS);
         UNROLL for (int q = 0; q < QUADS; q++) UNROLL for (int r = 0; r < ROWS; r++)
             by_row[q * ROWS + r] = sum_of(sum + q * ROWS, r, ROWS);
         add_segment(work, quad, QUADS, segment->group, sums, 0, by_row, total);

@@ -125,17 +125,23 @@ INLINE float32x4_t zeros_of(const struct tiled_work *work, int64_t quad, int32_t
     return vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide)));
 }
 
-INLINE const uint8_t *codes_of(const struct tiled_work *work, int64_t quad) {
-    const struct tiled_shape *shape = &work->bound->shape;
-    return work->bound->prepared + shape->codes_at +
-           (uint64_t)(quad / TILE_QUADS * shape->tile_bytes + quad % TILE_QUADS * 16);
+/* Where a micro-kernel's codes begin and how far apart its octets lie. */
+struct codes_run {
+    const uint8_t *begin;
+    int64_t octet_step;
+};
+
+INLINE struct codes_run codes_of(const struct tiled_work *work, int64_t quad) {
+    const struct tiled_run run = tiled_run_of(&work->bound->shape, quad / TILE_QUADS);
+    const uint8_t *tile = work->bound->prepared + run.codes;
+    return (struct codes_run){tile + quad % TILE_QUADS * 16, run.octet_step};
 }
 
 /* Sixteen bytes of quad q of a micro-kernel, whose first is at `codes`. A block within a tile
- * starts at any quad, one of several tiles at a tile's first. */
-INLINE uint8x16_t codes_at(const uint8_t *codes, int64_t tile_bytes, int q) {
+ * starts at any quad, one of several tiles of a bundle at a tile's first. */
+INLINE uint8x16_t codes_at(const uint8_t *codes, int q, const int BITS) {
     enum { AHEAD = 2048 }; /* bytes of codes that are fetched ahead; each is used once at small m */
-    const uint8_t *at = codes + q / TILE_QUADS * tile_bytes + q % TILE_QUADS * 16;
+    const uint8_t *at = codes + q / TILE_QUADS * 16 * BITS + q % TILE_QUADS * 16;
     if (q % TILE_QUADS == 0)
         __builtin_prefetch(at + AHEAD);
     return vld1q_u8(at);
@@ -204,18 +210,23 @@ struct block_variant {
     BLOCK_VARIANT(NAME, 14, 1)                                                                     \
     BLOCK_VARIANT(NAME, 16, 1)                                                                     \
     static const struct block_variant NAME##_variants[] = {                                        \
-        {1, 8, NAME##_1_8},   {1, 4, NAME##_1_4},   {2, 4, NAME##_2_4},   {3, 4, NAME##_3_4},      \
-        {4, 4, NAME##_4_4},   {5, 4, NAME##_5_4},   {6, 2, NAME##_6_2},   {7, 2, NAME##_7_2},      \
-        {8, 2, NAME##_8_2},   {10, 2, NAME##_10_2}, {12, 2, NAME##_12_2}, {14, 1, NAME##_14_1},    \
-        {16, 1, NAME##_16_1}, {0, 0, NULL}};
+        {1, 8, NAME##_1_8},  {1, 4, NAME##_1_4},   {2, 4, NAME##_2_4},   {3, 4, NAME##_3_4},       \
+        {4, 4, NAME##_4_4},  {5, 4, NAME##_5_4},   {6, 2, NAME##_6_2},   {7, 2, NAME##_7_2},       \
+        {8, 2, NAME##_8_2},  {10, 2, NAME##_10_2}, {12, 2, NAME##_12_2}, {14, 1, NAME##_14_1},     \
+        {16, 1, NAME##_16_1}};
 
 INLINE void run_block(const struct block_variant *variant, const struct tiled_work *work,
                       int64_t tile_begin, int64_t tile_end) {
-    int64_t quad = tile_begin * TILE_QUADS, end = tile_end * TILE_QUADS;
-    for (; variant->rows != 0; variant++)
-        for (; variant->rows == work->chunk.rows && quad + variant->quads <= end;
-             quad += variant->quads)
-            variant->compute(work, quad);
+    int64_t end = tile_end * TILE_QUADS;
+    while (variant->rows != work->chunk.rows)
+        variant++;
+    for (int64_t quad = tile_begin * TILE_QUADS; quad < end;) {
+        const struct block_variant *fits = variant;
+        while (quad % fits->quads != 0 || quad + fits->quads > end)
+            fits++;
+        fits->compute(work, quad);
+        quad += fits->quads;
+    }
 }
 
 static void read_row(const void *x, uint32_t type, int64_t count, float *out) {

@@ -61,12 +61,12 @@ INLINE void column(const float *x, const uint32x4_t *word, int field, float32x4_
     }
 }
 
-INLINE void columns(const uint8_t *codes, int64_t stride, const float *x, float32x4_t *sum,
-                    const int ROWS, const int QUADS, const int BITS) {
+INLINE void columns(const uint8_t *codes, const float *x, float32x4_t *sum, const int ROWS,
+                    const int QUADS, const int BITS) {
     uint32x4_t word[8];
     UNROLL for (int half = 0; half < BITS / 4; half++) { /* 8-bit codes fill two words */
         UNROLL for (int q = 0; q < QUADS; q++) word[q] =
-            vreinterpretq_u32_u8(codes_at(codes + half * 64, stride, q));
+            vreinterpretq_u32_u8(codes_at(codes + half * 64, q, BITS));
         if (BITS == 4) {
             UNROLL for (int j = 0; j < OCTET; j++)
                 column(x + j * ROWS, word, j, sum, ROWS, QUADS, 4);
@@ -82,15 +82,17 @@ INLINE void block(const struct tiled_work *work, int64_t quad, const int ROWS, c
                   const int BITS) {
     const struct tiled_bound *bound = work->bound;
     const float *x = work->chunk.x, *sums = work->chunk.sums;
-    const uint8_t *codes = codes_of(work, quad);
+    const struct codes_run run = codes_of(work, quad);
+    const uint8_t *codes = run.begin;
     float32x4_t total[SUMS_MAX];
     UNROLL for (int i = 0; i < ROWS * QUADS; i++) total[i] = vdupq_n_f32(0);
     for (int64_t i = 0; i < bound->segment_count; i++, sums += ROWS) {
         const struct tiled_segment *segment = &bound->segments[i];
         float32x4_t sum[SUMS_MAX];
         UNROLL for (int a = 0; a < ROWS * QUADS; a++) sum[a] = vdupq_n_f32(0);
-        for (int32_t o = 0; o < segment->octet_count; o++, x += OCTET * ROWS, codes += 16 * BITS)
-            columns(codes, bound->shape.tile_bytes, x, sum, ROWS, QUADS, BITS);
+        for (int32_t o = 0; o < segment->octet_count;
+             o++, x += OCTET * ROWS, codes += run.octet_step)
+            columns(codes, x, sum, ROWS, QUADS, BITS);
         add_segment(work, quad, QUADS, segment->group, sums, 0, sum, total);
     }
     for (int i = 0; i < ROWS * QUADS; i++)

@@ -25,8 +25,7 @@ static kry_status allocate(const kry_device *device, uint64_t bytes, void **out)
 
 static void release(const kry_device *device, void *memory, uint64_t bytes) {
     (void)device;
-    (void)bytes;
-    memory_release(memory);
+    memory_release(memory, bytes);
 }
 
 /* Everything is host memory, and a CPU has no streams: what is asked for is done on return. */
@@ -62,8 +61,7 @@ static void *host_allocate(void *context, size_t bytes, size_t alignment) {
 
 static void host_release(void *context, void *memory, size_t bytes) {
     (void)context;
-    (void)bytes;
-    memory_release(memory);
+    memory_release(memory, bytes);
 }
 
 static void host_parallel_for(void *context, int64_t count, void (*task)(void *argument, int64_t i),

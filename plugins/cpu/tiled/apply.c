@@ -10,7 +10,7 @@
  */
 #include "tiled.h"
 
-enum { TASKS_PER_THREAD = 4, TASKS_MAX = 256 };
+enum { TASKS_MAX = 256, UNIT_TILES = 8 };
 
 int32_t tiled_rows_up(int32_t rows) { return rows <= 8 ? rows : (rows + 1) / 2 * 2; }
 
@@ -58,8 +58,11 @@ struct pass {
     int64_t rows;
     int32_t chunks;
     int32_t chunk_rows; /* used rows of all chunks but the last */
+    int64_t unit;       /* tiles that stay together */
     int64_t blocks;
 };
+
+static int64_t units_of(int64_t tiles, int64_t unit) { return (tiles + unit - 1) / unit; }
 
 static struct tiled_chunk chunk_of(const struct pass *p, int32_t i) {
     uint8_t *scratch = p->args->scratch;
@@ -97,20 +100,25 @@ static void pack_chunk(void *argument, int64_t i) {
 
 static void compute_block(void *argument, int64_t i) {
     const struct pass *p = argument;
-    int64_t tiles = p->bound->shape.tiles;
-    int64_t begin = tiles * i / p->blocks, end = tiles * (i + 1) / p->blocks;
+    int64_t tiles = p->bound->shape.tiles, units = units_of(tiles, p->unit);
+    int64_t begin = units * i / p->blocks * p->unit, end = units * (i + 1) / p->blocks * p->unit;
     struct tiled_work work = {.bound = p->bound, .linear = p->linear, .args = p->args};
     for (int32_t c = 0; c < p->chunks; c++) {
         work.chunk = chunk_of(p, c);
-        p->class->compute(&work, begin, end);
+        p->class->compute(&work, begin, end < tiles ? end : tiles);
     }
 }
 
-static int64_t block_count(const kry_host *host, int64_t tiles) {
+/* Tasks for the host's threads: of whole units, so that micro-kernels that take many tiles at once
+ * find them, and many, so that no thread waits long for the last one. */
+static void divide(struct pass *p, const kry_host *host) {
     int64_t threads = host->parallelism != NULL ? host->parallelism(host->context) : 1;
-    int64_t blocks = threads > 1 ? threads * TASKS_PER_THREAD : 1;
-    blocks = blocks < TASKS_MAX ? blocks : TASKS_MAX;
-    return blocks < tiles ? blocks : tiles;
+    int64_t tiles = p->bound->shape.tiles;
+    p->unit = UNIT_TILES;
+    while (p->unit > 1 && units_of(tiles, p->unit) < 2 * threads)
+        p->unit /= 2;
+    int64_t units = units_of(tiles, p->unit);
+    p->blocks = threads == 1 ? 1 : units < TASKS_MAX ? units : TASKS_MAX;
 }
 
 kry_status tiled_apply(const struct tiled_class *class, const kry_binding *binding,
@@ -120,7 +128,7 @@ kry_status tiled_apply(const struct tiled_class *class, const kry_binding *bindi
                      .linear = binding->linear,
                      .args = args,
                      .at = place_scratch(class, binding->linear, args->m)};
-    p.blocks = block_count(args->host, p.bound->shape.tiles);
+    divide(&p, args->host);
     for (int64_t row = 0; row < args->m; row += PASS_ROWS) {
         p.row_begin = row;
         p.rows = args->m - row < PASS_ROWS ? args->m - row : PASS_ROWS;

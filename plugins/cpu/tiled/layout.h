@@ -1,7 +1,10 @@
 /*
- * The prepared layout of the tuned CPU kernels, "tiled16" version 1.
+ * The prepared layout of the tuned CPU kernels, "tiled16" version 2.
  *
- * Output features come in tiles of 16, columns in octets of 8. A group's columns lie in its own
+ * Output features come in tiles of 16, columns in octets of 8. Four tiles are a bundle: their
+ * octets lie in turn, so that a micro-kernel that computes them at once reads one stream, which
+ * the processor fetches ahead, and not four of equal distance, which share a set of the cache. The
+ * last bundle has as many tiles as are left. A group's columns lie in its own
  * octets, the last one filled up with columns that are no one's: their x is packed as zero. A
  * group of more than 64 octets is worked off in segments of 64, which bounds the rounding error
  * of an f32 sum; segments of a group share its scale.
@@ -9,9 +12,9 @@
  * buffer      shape                    type        stored as
  * counts      [G]                      i32         columns of each group; act-order only
  * order       [octets * 8]             i32         column of x at each place, -1: none; act-order
- * scales      [tiles, G, 16]           scale_type  0 beyond out_features
- * zeros       [tiles, G, 16]           u8          types with zero points only
- * codes       [tiles, octets, 16 * 8]  u4 or u8    see tiled_code_place
+ * scales      [bundles, G, 4, 16]      scale_type  0 beyond out_features
+ * zeros       [bundles, G, 4, 16]      u8          types with zero points only
+ * codes       [bundles, octets, 4, 16 * 8]  u4 or u8  see tiled_code_place
  *
  * Each starts at a multiple of 64 bytes. A word of 32 bits belongs to one output feature, so a
  * register of sixteen words holds sixteen features. Of an octet k0 to k7, 4-bit codes lie in one
@@ -25,7 +28,7 @@
 #include <kernelry/plugin.h>
 
 #define TILED_LAYOUT_NAME "tiled16"
-enum { TILED_LAYOUT_VERSION = 1, TILE_N = 16, OCTET = 8, SEGMENT_OCTETS = 64 };
+enum { TILED_LAYOUT_VERSION = 2, TILE_N = 16, BUNDLE = 4, OCTET = 8, SEGMENT_OCTETS = 64 };
 
 /** The column of an octet behind 4-bit field j (bits 4j to 4j + 3) of a word. */
 static const uint8_t tiled_field_column[OCTET] = {0, 4, 1, 5, 2, 6, 3, 7};
@@ -36,7 +39,7 @@ struct tiled_shape {
     int64_t tiles;
     int64_t groups;
     int64_t octets;      /* of a tile; with act-order the most that there can be */
-    int64_t tile_bytes;  /* codes of a tile */
+    int64_t tile_bytes;  /* all codes of a tile */
     int32_t octet_bytes; /* 64 or 128 */
     int32_t scale_bytes; /* of one scale */
     uint64_t counts_at;
@@ -141,6 +144,23 @@ static inline struct tiled_shape tiled_shape_of(const kry_linear *linear) {
     return s;
 }
 
+/** Where a tile's parts begin and how far apart they lie; the next tile of its bundle lies
+ *  `octet_bytes` and TILE_N places farther. */
+struct tiled_run {
+    uint64_t codes;     /* byte of the first octet */
+    int64_t octet_step; /* bytes from octet to octet */
+    uint64_t groups;    /* place of the first group's scales and zero points */
+    int64_t group_step; /* places from group to group */
+};
+
+static inline struct tiled_run tiled_run_of(const struct tiled_shape *s, int64_t tile) {
+    int64_t first = tile / BUNDLE * BUNDLE, beside = tile - first;
+    int64_t width = s->tiles - first < BUNDLE ? s->tiles - first : BUNDLE;
+    return (struct tiled_run){
+        s->codes_at + (uint64_t)(first * s->tile_bytes + beside * s->octet_bytes),
+        width * s->octet_bytes, (uint64_t)((first * s->groups + beside) * TILE_N), width * TILE_N};
+}
+
 /** A place of the codes buffer: byte, and the bits of the byte. */
 struct tiled_place {
     uint64_t byte;
@@ -150,8 +170,8 @@ struct tiled_place {
 /** Where the code of output feature n at place `column` (0 to 7) of an octet lies. */
 static inline struct tiled_place tiled_code_place(const struct tiled_shape *s, int64_t n,
                                                   int64_t octet, int32_t column) {
-    uint64_t byte = s->codes_at + (uint64_t)(n / TILE_N * s->tile_bytes + octet * s->octet_bytes) +
-                    (uint64_t)(n % TILE_N) * 4 + (uint64_t)(column % 4);
+    struct tiled_run run = tiled_run_of(s, n / TILE_N);
+    uint64_t byte = run.codes + (uint64_t)(octet * run.octet_step + n % TILE_N * 4 + column % 4);
     if (s->octet_bytes == 64)
         return (struct tiled_place){byte, column < 4 ? 0u : 4u};
     return (struct tiled_place){byte + (column < 4 ? 0 : 64), 0};
@@ -159,7 +179,8 @@ static inline struct tiled_place tiled_code_place(const struct tiled_shape *s, i
 
 /** Where the scale (times scale_bytes) or zero point of (n, group) lies in its buffer. */
 static inline uint64_t tiled_group_place(const struct tiled_shape *s, int64_t n, int64_t group) {
-    return (uint64_t)((n / TILE_N * s->groups + group) * TILE_N + n % TILE_N);
+    struct tiled_run run = tiled_run_of(s, n / TILE_N);
+    return run.groups + (uint64_t)(group * run.group_step + n % TILE_N);
 }
 
 #endif

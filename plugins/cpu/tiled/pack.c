@@ -22,31 +22,58 @@ static void gather(const struct tiled_bound *bound, const struct tiled_segment *
     }
 }
 
+/* Octets as vectors: one register of AVX2, two of NEON. */
+typedef float f32x8 __attribute__((vector_size(32)));
+typedef double f64x8 __attribute__((vector_size(64)));
+typedef uint32_t u32x8 __attribute__((vector_size(32)));
+typedef int32_t i32x8 __attribute__((vector_size(32)));
+typedef uint32_t u32x4 __attribute__((vector_size(16)));
+typedef int8_t i8x8 __attribute__((vector_size(8)));
+typedef int16_t i16x8 __attribute__((vector_size(16)));
+
+/* Sums lie beside each other, one a column of an octet, so that no addition waits for the one
+ * before. */
+static float sum_up(const f64x8 *sum) {
+    const f64x8 s = *sum;
+    return (float)(((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])));
+}
+
+/* Put `count` words of 32 bits `stride` words apart. */
+static void put_words(const void *words, int32_t count, int32_t stride, uint32_t *to) {
+    const uint8_t *from = words;
+    if (stride == 1) {
+        memcpy(to, from, (size_t)count * sizeof *to);
+        return;
+    }
+    for (int32_t i = 0; i < count; i++)
+        memcpy(to + i * stride, from + i * 4, sizeof *to);
+}
+
 float tiled_pack_f32(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
                      int32_t rows, void *packed, float *sums) {
     (void)in_features;
-    float *to = (float *)packed + row;
+    uint32_t *to = (uint32_t *)packed + row;
     for (int64_t i = 0; i < bound->segment_count; i++) {
         const struct tiled_segment *s = &bound->segments[i];
-        double sum = 0;
-        for (int32_t o = 0; o < s->octet_count; o++) {
-            float octet[OCTET];
-            gather(bound, s, o, x, octet);
-            for (int32_t j = 0; j < OCTET; j++, to += rows) {
-                *to = octet[tiled_field_column[j]];
-                sum += (double)*to;
-            }
+        f64x8 sum = {0};
+        for (int32_t o = 0; o < s->octet_count; o++, to += OCTET * rows) {
+            f32x8 octet;
+            gather(bound, s, o, x, (float *)&octet);
+            sum += __builtin_convertvector(octet, f64x8);
+            octet = __builtin_shufflevector(octet, octet, 0, 4, 1, 5, 2, 6, 3, 7);
+            put_words(&octet, OCTET, rows, to);
         }
-        sums[i * rows + row] = (float)sum;
+        sums[i * rows + row] = sum_up(&sum);
     }
     return 1.0f;
 }
 
-/* x came from bf16: its upper half is exact. */
-static uint32_t bf16_bits(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits >> 16;
+/* Pairs of bf16 from floats that bf16 holds exactly: columns 0 and 2, 4 and 6, 1 and 3, 5 and 7. */
+static void put_pairs(const u32x8 *octet, int32_t stride, uint32_t *to) {
+    u32x4 low = __builtin_shufflevector(*octet, *octet, 0, 4, 1, 5);
+    u32x4 high = __builtin_shufflevector(*octet, *octet, 2, 6, 3, 7);
+    u32x4 pairs = low >> 16 | (high & 0xffff0000);
+    put_words(&pairs, 4, stride, to);
 }
 
 float tiled_pack_bf16(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
@@ -55,84 +82,128 @@ float tiled_pack_bf16(const struct tiled_bound *bound, float *x, int64_t in_feat
     uint32_t *to = (uint32_t *)packed + row;
     for (int64_t i = 0; i < bound->segment_count; i++) {
         const struct tiled_segment *s = &bound->segments[i];
-        double sum = 0;
-        for (int32_t o = 0; o < s->octet_count; o++) {
-            float octet[OCTET];
-            gather(bound, s, o, x, octet);
-            for (int32_t j = 0; j < OCTET / 2; j++, to += rows) {
-                float low = octet[tiled_field_column[j]];
-                float high = octet[tiled_field_column[j + OCTET / 2]];
-                *to = bf16_bits(low) | bf16_bits(high) << 16;
-                sum += (double)low + (double)high;
-            }
+        f64x8 sum = {0};
+        for (int32_t o = 0; o < s->octet_count; o++, to += OCTET / 2 * rows) {
+            f32x8 octet;
+            gather(bound, s, o, x, (float *)&octet);
+            sum += __builtin_convertvector(octet, f64x8);
+            u32x8 bits = (u32x8)octet;
+            put_pairs(&bits, rows, to);
         }
-        sums[i * rows + row] = (float)sum;
+        sums[i * rows + row] = sum_up(&sum);
     }
     return 1.0f;
+}
+
+/* Split floats that came from f16 into two bf16 whose sum they are. A NaN or an infinity stays
+ * what it is, in the first part; the second is zero then. */
+static void split_octet(const f32x8 *octet, u32x8 *first, u32x8 *second) {
+    u32x8 bits = (u32x8)*octet;
+    u32x8 nearest = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+    u32x8 finite = (u32x8)((bits & 0x7f800000) != 0x7f800000);
+    *first = (nearest & finite) | (bits & ~finite);
+    *second = (u32x8)(*octet - (f32x8)nearest) & finite;
+}
+
+float tiled_pack_bf16x2(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+                        int32_t rows, void *packed, float *sums) {
+    (void)in_features;
+    uint32_t *to = (uint32_t *)packed + row;
+    for (int64_t i = 0; i < bound->segment_count; i++) {
+        const struct tiled_segment *s = &bound->segments[i];
+        f64x8 sum = {0};
+        for (int32_t o = 0; o < s->octet_count; o++, to += OCTET * rows) {
+            f32x8 octet;
+            gather(bound, s, o, x, (float *)&octet);
+            sum += __builtin_convertvector(octet, f64x8);
+            u32x8 first, second;
+            split_octet(&octet, &first, &second);
+            put_pairs(&first, 2 * rows, to);
+            put_pairs(&second, 2 * rows, to + rows);
+        }
+        sums[i * rows + row] = sum_up(&sum);
+    }
+    return 1.0f;
+}
+
+/* The largest magnitude of a row, as bits: in the order of floats, infinities and NaNs last. */
+static uint32_t largest_bits(const float *x, int64_t count) {
+    uint32_t most = 0;
+    for (int64_t k = 0; k < count; k++) {
+        uint32_t bits;
+        memcpy(&bits, x + k, sizeof bits);
+        bits &= 0x7fffffff;
+        most = bits > most ? bits : most;
+    }
+    return most;
 }
 
 /* Quantize a row as types.h says of KRY_ACTIVATION_INT8_TOKEN, in f32; returns its scale. A row
  * with a NaN or an infinity has no quantized values: its scale is NaN, and so is its y. */
 static float quantize_row(float *x, int64_t in_features) {
-    float most = 0, spoilt = 0;
-    for (int64_t k = 0; k < in_features; k++) {
-        most = fabsf(x[k]) > most ? fabsf(x[k]) : most;
-        spoilt += x[k] * 0.0f;
-    }
-    if (spoilt != 0) {
+    /* Adding and subtracting it rounds a small float to an integer, to even where it is halfway. */
+    const float whole = 1.5f * (1 << 23);
+    uint32_t bits = largest_bits(x, in_features);
+    if (bits >= 0x7f800000) {
         memset(x, 0, (size_t)in_features * sizeof x[0]);
         return NAN;
     }
+    float most;
+    memcpy(&most, &bits, sizeof most);
     float scale = most / 127.0f;
     scale = scale > 0 ? scale : 1.0f;
     for (int64_t k = 0; k < in_features; k++) {
-        float q = rintf(x[k] / scale);
-        x[k] = q > 127.0f ? 127.0f : q < -128.0f ? -128.0f : q;
+        float q = (x[k] / scale + whole) - whole;
+        q = q > 127.0f ? 127.0f : q;
+        x[k] = q < -128.0f ? -128.0f : q;
     }
     return scale;
+}
+
+static float add_up(const i32x8 *sum) {
+    int32_t total = 0;
+    for (int32_t i = 0; i < OCTET; i++)
+        total += (*sum)[i];
+    return (float)total;
 }
 
 float tiled_pack_int8(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
                       int32_t rows, void *packed, float *sums) {
     float scale = quantize_row(x, in_features);
-    int8_t *to = (int8_t *)packed + row * 4;
+    uint32_t *to = (uint32_t *)packed + row;
     for (int64_t i = 0; i < bound->segment_count; i++) {
         const struct tiled_segment *s = &bound->segments[i];
-        int32_t sum = 0;
-        for (int32_t o = 0; o < s->octet_count; o++) {
-            float octet[OCTET];
-            gather(bound, s, o, x, octet);
-            for (int32_t j = 0; j < OCTET; j++) {
-                int8_t q = (int8_t)octet[j];
-                to[j % 4] = q;
-                sum += q;
-                if (j % 4 == 3)
-                    to += rows * 4;
-            }
+        i32x8 sum = {0};
+        for (int32_t o = 0; o < s->octet_count; o++, to += 2 * rows) {
+            f32x8 octet;
+            gather(bound, s, o, x, (float *)&octet);
+            i32x8 q = __builtin_convertvector(octet, i32x8);
+            i8x8 bytes = __builtin_convertvector(q, i8x8);
+            sum += q;
+            put_words(&bytes, 2, rows, to);
         }
-        sums[i * rows + row] = (float)sum;
+        sums[i * rows + row] = add_up(&sum);
     }
     return scale;
 }
 
 float tiled_pack_int16(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
                        int32_t rows, void *packed, float *sums) {
-    static const uint8_t order[OCTET] = {0, 2, 1, 3, 4, 6, 5, 7};
     float scale = quantize_row(x, in_features);
-    int16_t *to = (int16_t *)packed + row * 2;
+    uint32_t *to = (uint32_t *)packed + row;
     for (int64_t i = 0; i < bound->segment_count; i++) {
         const struct tiled_segment *s = &bound->segments[i];
-        int32_t sum = 0;
-        for (int32_t o = 0; o < s->octet_count; o++) {
-            float octet[OCTET];
-            gather(bound, s, o, x, octet);
-            for (int32_t j = 0; j < OCTET; j += 2, to += rows * 2) {
-                to[0] = (int16_t)octet[order[j]];
-                to[1] = (int16_t)octet[order[j + 1]];
-                sum += to[0] + to[1];
-            }
+        i32x8 sum = {0};
+        for (int32_t o = 0; o < s->octet_count; o++, to += OCTET / 2 * rows) {
+            f32x8 octet;
+            gather(bound, s, o, x, (float *)&octet);
+            i32x8 q = __builtin_convertvector(octet, i32x8);
+            i16x8 pairs = __builtin_convertvector(
+                __builtin_shufflevector(q, q, 0, 2, 1, 3, 4, 6, 5, 7), i16x8);
+            sum += q;
+            put_words(&pairs, 4, rows, to);
         }
-        sums[i * rows + row] = (float)sum;
+        sums[i * rows + row] = add_up(&sum);
     }
     return scale;
 }

@@ -103,8 +103,8 @@ static void write_octet_by_order(uint8_t *to, const uint32_t *row, const int32_t
 /* The codes of a tile's features for `octets` whole octets from column k on: words rearranged in
  * blocks that a compiler vectorizes along each row, then turned. */
 static void write_whole_octets(const uint32_t *const rows[TILE_N], int64_t k, int64_t octets,
-                               int32_t bits, uint8_t *to) {
-    enum { BLOCK = 16 };
+                               int32_t bits, int64_t octet_step, uint8_t *to) {
+    enum { BLOCK = 16, WORD_BYTES = TILE_N * 4 };
     int64_t words = octets * (bits / 4), first = k * bits / 32;
     uint32_t shift = (uint32_t)(k * bits % 32);
     uint32_t block[TILE_N][BLOCK], turned[BLOCK][TILE_N];
@@ -122,28 +122,47 @@ static void write_whole_octets(const uint32_t *const rows[TILE_N], int64_t k, in
         for (int32_t i = 0; i < BLOCK; i++)
             for (int32_t n = 0; n < TILE_N; n++)
                 turned[i][n] = block[n][i];
-        memcpy(to + at * TILE_N * 4, turned, (size_t)count * sizeof turned[0]);
+        for (int64_t i = 0; i < count; i++) {
+            int64_t octet = bits == 4 ? at + i : (at + i) / 2;
+            int64_t half = bits == 4 ? 0 : (at + i) % 2 * WORD_BYTES;
+            memcpy(to + octet * octet_step + half, turned[i], sizeof turned[i]);
+        }
     }
+}
+
+/* The next segment together with those after it as long as all their octets are full: columns lie
+ * in sequence then, in the row and in the tile. */
+static int next_stretch(struct tiled_walk *walk, struct tiled_segment *out) {
+    if (!tiled_walk_next(walk, out))
+        return 0;
+    struct tiled_walk ahead = *walk;
+    struct tiled_segment next;
+    while (out->column_count == out->octet_count * OCTET && tiled_walk_next(&ahead, &next)) {
+        out->octet_count += next.octet_count;
+        out->column_count += next.column_count;
+        *walk = ahead;
+    }
+    return 1;
 }
 
 /* All codes of a tile of which the first `features` exist. */
 static void write_codes(const struct preparation *p, int64_t tile,
                         const uint32_t *const rows[TILE_N], int32_t features) {
     const kry_linear *linear = p->call->linear;
-    int32_t bits = kry_weight_bits(linear->weight_type), octet_bytes = p->shape.octet_bytes;
+    int32_t bits = kry_weight_bits(linear->weight_type);
     int64_t per_word = 32 / bits, words = (linear->in_features + per_word - 1) / per_word;
+    struct tiled_run run = tiled_run_of(&p->shape, tile);
     struct tiled_walk walk;
     struct tiled_segment s;
     tiled_walk_begin(&walk, linear, p->counts);
-    while (tiled_walk_next(&walk, &s)) {
-        uint8_t *to = (uint8_t *)p->call->prepared +
-                      tiled_code_place(&p->shape, tile * TILE_N, s.octet_begin, 0).byte;
+    while (next_stretch(&walk, &s)) {
+        uint8_t *to = (uint8_t *)p->call->prepared + run.codes + s.octet_begin * run.octet_step;
         int64_t whole = p->order == NULL && features == TILE_N ? s.column_count / OCTET : 0;
         if (whole > 0)
-            write_whole_octets(rows, s.column_begin, whole, bits, to);
+            write_whole_octets(rows, s.column_begin, whole, bits, run.octet_step, to);
         for (int64_t o = whole; o < s.octet_count; o++)
             for (int32_t n = 0; n < features; n++) {
-                uint8_t *word = to + o * octet_bytes + n * 4;
+                uint8_t *word = to + o * run.octet_step + n * 4;
                 if (p->order != NULL)
                     write_octet_by_order(word, rows[n], p->order + (s.octet_begin + o) * OCTET,
                                          bits);
@@ -154,20 +173,26 @@ static void write_codes(const struct preparation *p, int64_t tile,
     }
 }
 
-static void write_groups(const struct preparation *p, int64_t n, int64_t row) {
+/* Scales and zero points of a tile's features. */
+static void write_groups(const struct preparation *p, int64_t tile, int32_t features) {
     const kry_canonical *from = p->call->weights;
     uint8_t *to = p->call->prepared;
+    int64_t row = tile * TILE_N - from->n_begin;
+    struct tiled_run run = tiled_run_of(&p->shape, tile);
     for (int64_t g = 0; g < p->shape.groups; g++) {
-        uint64_t place = tiled_group_place(&p->shape, n, g);
+        uint64_t place = run.groups + (uint64_t)(g * run.group_step);
         int64_t source = row * from->scale_stride + g;
         if (p->shape.scale_bytes == 4)
-            ((uint32_t *)(to + p->shape.scales_at))[place] =
-                ((const uint32_t *)from->scales)[source];
+            for (int32_t n = 0; n < features; n++, source += from->scale_stride)
+                ((uint32_t *)(to + p->shape.scales_at))[place + (uint64_t)n] =
+                    ((const uint32_t *)from->scales)[source];
         else
-            ((uint16_t *)(to + p->shape.scales_at))[place] =
-                ((const uint16_t *)from->scales)[source];
-        if (from->zero_points != NULL)
-            to[p->shape.zeros_at + place] = from->zero_points[row * from->zero_stride + g];
+            for (int32_t n = 0; n < features; n++, source += from->scale_stride)
+                ((uint16_t *)(to + p->shape.scales_at))[place + (uint64_t)n] =
+                    ((const uint16_t *)from->scales)[source];
+        for (int32_t n = 0; from->zero_points != NULL && n < features; n++)
+            to[p->shape.zeros_at + place + (uint64_t)n] =
+                from->zero_points[(row + n) * from->zero_stride + g];
     }
 }
 
@@ -196,11 +221,9 @@ static void prepare_tile(void *argument, int64_t i) {
     int64_t left = p->call->linear->out_features - begin;
     int32_t features = left < TILE_N ? (int32_t)left : TILE_N;
     const uint32_t *rows[TILE_N];
-    for (int32_t n = 0; n < features; n++) {
-        int64_t row = begin + n - from->n_begin;
-        rows[n] = from->qweight + row * from->qweight_stride;
-        write_groups(p, begin + n, row);
-    }
+    for (int32_t n = 0; n < features; n++)
+        rows[n] = from->qweight + (begin + n - from->n_begin) * from->qweight_stride;
+    write_groups(p, begin / TILE_N, features);
     write_codes(p, begin / TILE_N, rows, features);
     for (int32_t n = features; n < TILE_N; n++)
         clear_feature(p, begin + n);

@@ -81,6 +81,9 @@ float tiled_pack_f32(const struct tiled_bound *bound, float *x, int64_t in_featu
 /** As bf16 pairs: [octets][4][rows] of u32, field i in the low half, i + 4 in the high one. */
 float tiled_pack_bf16(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
                       int32_t rows, void *packed, float *sums);
+/** As exact sums of two bf16 (x came from f16): [octets][4][2 parts][rows] of u32. */
+float tiled_pack_bf16x2(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+                        int32_t rows, void *packed, float *sums);
 /** As int8 a token: [octets][2][rows] of 4 bytes, columns 0-3 and 4-7. */
 float tiled_pack_int8(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
                       int32_t rows, void *packed, float *sums);

@@ -68,6 +68,34 @@ static void allocate_of_an_absurd_size_fails_and_says_how_much(void **state) {
     assert_non_null(strstr(plugin->error_message(), "1152921504606846976 bytes"));
 }
 
+/* Large blocks share regions: each is its own all the same, whatever the order of releases. */
+static void large_blocks_never_overlap_and_outlive_their_neighbours(void **state) {
+    (void)state;
+    enum { BLOCKS = 24, ROUNDS = 200 };
+    static const uint64_t sizes[] = {2u << 20, (3u << 20) + 5, 30u << 20, 100u << 20};
+    struct {
+        uint8_t *memory;
+        uint64_t bytes;
+    } blocks[BLOCKS] = {0};
+    for (uint32_t i = 0; i < ROUNDS; i++) {
+        uint32_t at = i * 7 % BLOCKS;
+        if (blocks[at].memory != NULL) {
+            /* First, last, and a few between: all of them still as they were left. */
+            for (uint64_t j = 0; j < blocks[at].bytes; j += (blocks[at].bytes - 1) / 4)
+                assert_int_equal(blocks[at].memory[j], at);
+            host->release(host->context, blocks[at].memory, blocks[at].bytes);
+        }
+        blocks[at].bytes = sizes[i % 4];
+        blocks[at].memory = host->allocate(host->context, blocks[at].bytes, 64u << i % 8);
+        assert_non_null(blocks[at].memory);
+        assert_int_equal((uintptr_t)blocks[at].memory % (64u << i % 8), 0);
+        for (uint64_t j = 0; j < blocks[at].bytes; j += (blocks[at].bytes - 1) / 4)
+            blocks[at].memory[j] = (uint8_t)at;
+    }
+    for (uint32_t at = 0; at < BLOCKS; at++)
+        host->release(host->context, blocks[at].memory, blocks[at].bytes);
+}
+
 static void host_allocate_honours_the_alignment(void **state) {
     (void)state;
     for (size_t alignment = 1; alignment <= 8192; alignment *= 2) {
@@ -237,6 +265,7 @@ int main(void) {
         cmocka_unit_test(plugin_table_offers_the_platform_cpu_and_no_kernel),
         cmocka_unit_test(allocate_of_any_size_is_aligned_and_writable),
         cmocka_unit_test(allocate_of_an_absurd_size_fails_and_says_how_much),
+        cmocka_unit_test(large_blocks_never_overlap_and_outlive_their_neighbours),
         cmocka_unit_test(host_allocate_honours_the_alignment),
         cmocka_unit_test(copy_and_clear_do_what_they_say),
         cmocka_unit_test(parallel_for_calls_every_index_once),
