@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly out=$PWD/.cache/aarch64 apt=$PWD/.cache/aarch64-apt
-[[ -f $out/usr/include/cmocka.h ]] && exit
+[[ -f $out/usr/include/cmocka.h && -f $out/usr/include/jansson.h ]] && exit
 
 rm -rf "$out" "$out.part" "$apt"
 mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$out.part"
@@ -21,7 +21,8 @@ END
 export APT_CONFIG=$apt/apt.conf
 # Somebody else's source may know no arm64 or be away: whether the download succeeds counts.
 apt-get update -qq || true
-(cd "$apt" && apt-get download -qq libcmocka-dev libcmocka0)
+(cd "$apt" && apt-get download -qq libcmocka-dev libcmocka0 libjansson-dev libjansson4 \
+    libpcre2-dev libpcre2-8-0)
 for package in "$apt"/*.deb; do
     dpkg-deb --extract "$package" "$out.part"
 done

@@ -3,12 +3,11 @@
  */
 #include "command.h"
 #include "conformance.h"
+#include "findings.h"
 #include "shapes.h"
-#include "table.h"
 #include "words.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,9 +15,9 @@ enum { OPTION_CHECK = OPTION_OWN, OPTION_CASE, OPTION_CASES, OPTION_QUICK, OPTIO
 
 static const struct own_option own[] = {
     {"quick", NULL, "fewer and smaller cases: a second or two for each kernel", OPTION_QUICK},
+    {"cases", "N", "at most so many cases of each check, evenly taken", OPTION_CASES},
     {"check", "NAME", "this check alone, as it is named in the report", OPTION_CHECK},
     {"case", "I", "with --check: this case alone, as a failure names it", OPTION_CASE},
-    {"cases", "N", "at most so many cases of each check", OPTION_CASES},
     {"seconds", "T", "how long one case may take; default 60", OPTION_SECONDS},
     {NULL, NULL, NULL, 0},
 };
@@ -45,13 +44,7 @@ struct verification {
     kry_device device;
     struct conformance_shape *shapes;
     struct shapes file;
-    json_t *kernels; /* NULL: for people */
-    /* Skipped checks in a row, for the same reason: told in one line. */
-    struct conformance_finding skipping;
-    const struct conformance_check *first_skipped;
-    size_t skipping_count;
-    size_t ok, failed, skipped;
-    bool any; /* some check of some kernel was not skipped */
+    struct findings findings;
 };
 
 static int read_request(struct arguments *arguments, struct request *out) {
@@ -132,6 +125,46 @@ static int report_refusal(const struct verification *v) {
     return printed != EXIT_YES ? printed : code;
 }
 
+/* Whether the plugin has a kernel for a platform. */
+static bool serves(const struct verification *v, const char *platform) {
+    size_t count = kry_registry_kernel_count(v->registry, platform);
+    kry_kernel_info kernel = KRY_INIT(kry_kernel_info);
+    for (size_t i = 0; i < count; i++)
+        if (kry_registry_kernel(v->registry, platform, i, &kernel) == KRY_OK &&
+            strcmp(kernel.plugin, v->plugin.name) == 0)
+            return true;
+    return false;
+}
+
+/* Without --device, where the plugin has nothing for this CPU: a device of its own platform. */
+static int find_own_device(struct verification *v) {
+    const char *platform = NULL;
+    for (uint32_t i = 0; i < v->plugin.platform_count; i++) {
+        const char *name = v->plugin.platforms[i].name;
+        if (!serves(v, name))
+            continue;
+        v->device = KRY_INIT(kry_device);
+        if (kry_registry_find_device(v->registry, name, &v->device) == KRY_OK)
+            return EXIT_YES;
+        if (platform == NULL)
+            platform = name;
+    }
+    if (platform == NULL)
+        return complain(EXIT_INPUT, "%s brings no kernel: there is nothing to check",
+                        v->plugin.name);
+    return complain(EXIT_MACHINE,
+                    "%s has no kernel for cpu, and there is no device of %s here; with --device "
+                    "%s:ARCHITECTURE, what needs no device is checked",
+                    v->plugin.name, platform, platform);
+}
+
+static int choose_device(struct verification *v) {
+    const struct common_options *common = v->request.common;
+    bool given = strcmp(common->device, "cpu") != 0;
+    return given || serves(v, "cpu") ? find_device(v->registry, common, &v->device)
+                                     : find_own_device(v);
+}
+
 static int read_shapes(struct verification *v) {
     const struct common_options *common = v->request.common;
     if (common->shapes == NULL)
@@ -145,137 +178,6 @@ static int read_shapes(struct verification *v) {
     for (size_t i = 0; i < v->file.count; i++)
         v->shapes[i] = (struct conformance_shape){v->file.items[i].name, v->file.items[i].linear};
     return EXIT_YES;
-}
-
-/* ---- the report ---------------------------------------------------------------------------- */
-
-/* The command that runs the failing case again. */
-static void print_command(const struct verification *v, const kry_kernel_info *kernel,
-                          const struct conformance_check *check,
-                          const struct conformance_finding *finding, FILE *out) {
-    const struct common_options *common = v->request.common;
-    const char *mask = getenv("KERNELRY_CPU_MASK");
-    if (mask != NULL)
-        fprintf(out, "KERNELRY_CPU_MASK=%s ", mask);
-    fprintf(out, "kernelry verify %s --kernel %s --check %s", v->request.path, kernel->kernel,
-            check->name);
-    if (finding->case_number >= 0)
-        fprintf(out, " --case %" PRId64, finding->case_number);
-    fprintf(out, " --seed %" PRIu64, common->seed);
-    if (strcmp(common->device, "cpu") != 0)
-        fprintf(out, " --device %s", common->device);
-    if (common->shapes != NULL)
-        fprintf(out, " --shapes %s", common->shapes);
-    if (common->shape_name != NULL)
-        fprintf(out, " --name %s", common->shape_name);
-    if (v->request.quick)
-        fputs(" --quick", out);
-    if (common->relax_trust)
-        fputs(" --relax-trust", out);
-    for (size_t i = 0; i < common->plugin_path_count; i++)
-        fprintf(out, " --plugin-path %s", common->plugin_paths[i]);
-}
-
-static char *format_command(const struct verification *v, const kry_kernel_info *kernel,
-                            const struct conformance_check *check,
-                            const struct conformance_finding *finding) {
-    char *text = NULL;
-    size_t length;
-    FILE *out = open_memstream(&text, &length);
-    if (out == NULL)
-        return NULL;
-    print_command(v, kernel, check, finding, out);
-    return fclose(out) == 0 ? text : NULL;
-}
-
-static const char *const outcome_words[] = {"ok", "FAILED", "skipped"};
-
-static void print_line(const char *text) {
-    fputs("           ", stdout);
-    print_styled(stdout, STYLE_PLAIN, "%s", text);
-    putchar('\n');
-}
-
-static void print_outcome(enum conformance_outcome outcome) {
-    static const enum style styles[] = {STYLE_GOOD, STYLE_BAD, STYLE_DIM};
-    fputs("  ", stdout);
-    print_styled(stdout, styles[outcome], "%-7s", outcome_words[outcome]);
-}
-
-/* Print the line of the checks that were skipped so far. */
-static void flush_skipped(struct verification *v) {
-    if (v->skipping_count == 0)
-        return;
-    print_outcome(CONFORMANCE_SKIPPED);
-    if (v->skipping_count == 1)
-        printf("  %s  %-11s  ", v->first_skipped->duty, v->first_skipped->name);
-    else
-        printf("  %zu checks from %s on: ", v->skipping_count, v->first_skipped->name);
-    print_styled(stdout, STYLE_DIM, "%s", v->skipping.message);
-    putchar('\n');
-    v->skipping_count = 0;
-}
-
-static void note_skipped(struct verification *v, const struct conformance_check *check,
-                         const struct conformance_finding *finding) {
-    if (v->skipping_count > 0 && strcmp(v->skipping.message, finding->message) != 0)
-        flush_skipped(v);
-    if (v->skipping_count++ == 0) {
-        v->skipping = *finding;
-        v->first_skipped = check;
-    }
-}
-
-static void print_finding(struct verification *v, const kry_kernel_info *kernel,
-                          const struct conformance_check *check,
-                          const struct conformance_finding *finding) {
-    bool failed = finding->outcome == CONFORMANCE_FAILED;
-    if (finding->outcome == CONFORMANCE_SKIPPED) {
-        note_skipped(v, check, finding);
-        return;
-    }
-    flush_skipped(v);
-    print_outcome(finding->outcome);
-    printf("  %s  %-11s  ", failed ? finding->duty : check->duty, check->name);
-    printf("%s; ", check->title);
-    if (failed)
-        printf("%" PRId64 " of ", finding->failed);
-    printf("%" PRId64 " cases", finding->cases);
-    if (finding->worst > 0)
-        printf(", error at most %.2g of what is allowed", finding->worst);
-    putchar('\n');
-    if (!failed)
-        return;
-    char *command = format_command(v, kernel, check, finding);
-    print_line(finding->message);
-    if (finding->where[0] != '\0')
-        print_line(finding->where);
-    print_line(command != NULL ? command : "");
-    free(command);
-}
-
-static json_t *finding_json(const struct verification *v, const kry_kernel_info *kernel,
-                            const struct conformance_check *check,
-                            const struct conformance_finding *finding) {
-    json_t *object = json_object();
-    bool failed = finding->outcome == CONFORMANCE_FAILED;
-    json_put(object, "check", json_text(check->name));
-    json_put(object, "duty", json_text(failed ? finding->duty : check->duty));
-    json_put(object, "outcome", json_text(outcome_words[finding->outcome]));
-    json_put(object, "cases", json_integer(finding->cases));
-    json_put(object, "failed", json_integer(finding->failed));
-    json_put(object, "refused", json_integer(finding->refused));
-    json_put(object, "blocked", json_integer(finding->blocked));
-    json_put(object, "worst", isfinite(finding->worst) ? json_real(finding->worst) : json_null());
-    if (finding->message[0] != '\0')
-        json_put(object, "message", json_text(finding->message));
-    if (failed) {
-        char *command = format_command(v, kernel, check, finding);
-        json_put(object, "where", json_text(finding->where));
-        json_put(object, "command", json_text(command));
-        free(command);
-    }
-    return object;
 }
 
 /* ---- running --------------------------------------------------------------------------------- */
@@ -292,13 +194,7 @@ static int verify_kernel(struct verification *v, const kry_kernel_info *kernel) 
                                     .most_cases = request->most_cases,
                                     .seconds = (uint32_t)request->seconds,
                                     .quick = request->quick};
-    json_t *findings = v->kernels != NULL ? json_array() : NULL;
-    if (v->kernels == NULL) {
-        putchar('\n');
-        print_styled(stdout, STYLE_BOLD, "%s/%s", kernel->plugin, kernel->kernel);
-        print_styled(stdout, STYLE_DIM, "  %s", kernel->summary);
-        putchar('\n');
-    }
+    findings_kernel(&v->findings, kernel);
     const struct conformance_check *check;
     for (size_t i = 0; (check = conformance_check_at(i)) != NULL; i++) {
         if (request->check != NULL && strcmp(request->check, check->name) != 0)
@@ -306,26 +202,12 @@ static int verify_kernel(struct verification *v, const kry_kernel_info *kernel) 
         struct conformance_finding finding;
         kry_status status = conformance_run(&plan, check, &finding);
         if (status != KRY_OK) {
-            json_decref(findings);
+            json_decref(v->findings.checks);
             return complain_status(status);
         }
-        v->ok += finding.outcome == CONFORMANCE_OK;
-        v->failed += finding.outcome == CONFORMANCE_FAILED;
-        v->skipped += finding.outcome == CONFORMANCE_SKIPPED;
-        v->any = v->any || finding.cases > 0;
-        if (v->kernels != NULL)
-            json_add(findings, finding_json(v, kernel, check, &finding));
-        else
-            print_finding(v, kernel, check, &finding);
-        fflush(stdout);
+        findings_add(&v->findings, kernel, check, &finding);
     }
-    flush_skipped(v);
-    if (v->kernels != NULL) {
-        json_t *object = json_object();
-        json_put(object, "kernel", json_text(kernel->kernel));
-        json_put(object, "checks", findings);
-        json_add(v->kernels, object);
-    }
+    findings_kernel_end(&v->findings, kernel);
     return EXIT_YES;
 }
 
@@ -361,26 +243,30 @@ static int verify_kernels(struct verification *v) {
 }
 
 static int print_totals(struct verification *v) {
-    int code = v->failed > 0 ? EXIT_NO : v->any ? EXIT_YES : EXIT_MACHINE;
+    struct findings *findings = &v->findings;
+    const struct tally *all = &findings->all;
+    int code = all->failed > 0 ? EXIT_NO : findings->any ? EXIT_YES : EXIT_MACHINE;
     char text[LINEAR_TEXT_BYTES];
-    if (v->kernels != NULL) {
+    if (findings->kernels != NULL) {
         json_t *root = json_object();
         json_put(root, "plugin", json_text(v->plugin.name));
         json_put(root, "path", json_text(v->plugin.path));
         json_put(root, "version", json_text(v->plugin.version));
         json_put(root, "device", device_json(&v->device));
         json_put(root, "seed", json_integer((json_int_t)v->request.common->seed));
-        json_put(root, "kernels", v->kernels);
-        v->kernels = NULL;
-        json_put(root, "passed", json_integer((json_int_t)v->ok));
-        json_put(root, "failed", json_integer((json_int_t)v->failed));
-        json_put(root, "skipped", json_integer((json_int_t)v->skipped));
+        json_put(root, "kernels", findings->kernels);
+        findings->kernels = NULL;
+        json_put(root, "passed", json_integer((json_int_t)all->ok));
+        json_put(root, "failed", json_integer((json_int_t)all->failed));
+        json_put(root, "skipped", json_integer((json_int_t)all->skipped));
+        json_put(root, "seconds", json_real(all->seconds));
         json_put(root, "ok", json_boolean(code == EXIT_YES));
         int printed = json_print(root);
         return printed != EXIT_YES ? printed : code;
     }
-    printf("\n%zu ok, %zu failed, %zu skipped on %s; seed %" PRIu64 "\n", v->ok, v->failed,
-           v->skipped, device_format(&v->device, text), v->request.common->seed);
+    printf("\n%zu ok, %zu failed, %zu skipped in %.1f s on %s; seed %" PRIu64 "\n", all->ok,
+           all->failed, all->skipped, all->seconds, device_format(&v->device, text),
+           v->request.common->seed);
     if (code == EXIT_MACHINE)
         complain(code, "nothing could be checked: no kernel takes any description here");
     return code;
@@ -397,17 +283,20 @@ static int run(struct arguments *arguments) {
         goto out;
     }
     if (code == EXIT_YES)
-        code = find_device(v.registry, v.request.common, &v.device);
+        code = choose_device(&v);
     if (code == EXIT_YES)
         code = read_shapes(&v);
-    if (code == EXIT_YES && v.request.common->json)
-        v.kernels = json_array();
+    v.findings = (struct findings){.common = v.request.common,
+                                   .path = v.request.path,
+                                   .most_cases = v.request.most_cases,
+                                   .quick = v.request.quick,
+                                   .kernels = v.request.common->json ? json_array() : NULL};
     if (code == EXIT_YES)
         code = verify_kernels(&v);
     if (code == EXIT_YES)
         code = print_totals(&v);
 out:
-    json_decref(v.kernels);
+    json_decref(v.findings.kernels);
     free(v.shapes);
     shapes_free(&v.file);
     kry_registry_close(&v.registry);
@@ -417,21 +306,40 @@ out:
 const struct command command_verify = {
     .name = "verify",
     .summary = "whether a plugin keeps its duties: the conformance suite",
-    .usage = "PLUGIN.so [--kernel NAME] [--quick] [--seed N]",
+    .usage = "PLUGIN.so [--quick] [--kernel NAME] [--shapes FILE] [--seed N]\n"
+             "PLUGIN.so --check NAME [--case I] [--kernel NAME] [--seed N]",
     .details =
         "Checks each kernel of a plugin against the duties of docs/contract.md: right numbers on\n"
-        "its smallest shapes, beside multiples, with every type, group and partition that it\n"
-        "takes; memory that ends where it was said to end; weights that can be reloaded and\n"
-        "moved; the same bits again. What a kernel refuses is not held against it, but a refusal\n"
-        "must be complete, and what it accepts must run.\n"
+        "its smallest shapes, beside multiples, on random ones and those of real models, with\n"
+        "every type, group and partition that it takes; memory that ends where it was said to\n"
+        "end; weights that can be reloaded and moved; the same bits again. What a kernel refuses\n"
+        "is not held against it, but a refusal must be complete, and what it accepts must run.\n"
         "\n"
-        "Each check runs in a process of its own: a kernel that crashes costs that check alone.\n"
-        "A failure names the duty, its first case and the command that repeats it.\n",
+        "Each check runs in a process of its own: a kernel that crashes or hangs costs that check\n"
+        "alone. A line tells the duty, the check, its cases and its time; a failure adds what was\n"
+        "wrong, the first case, and the command that runs that case again. Numbers are drawn by\n"
+        "--seed alone, so the same command does the same. Layers of models, built in or given by\n"
+        "--shapes, are checked by smaller twins that are as awkward.\n"
+        "\n"
+        "Kernels of other platforms than cpu are asked (answers, sizes, workspace) and prepare\n"
+        "weights in host memory, which needs no device; the checks that were left out are named.\n"
+        "Where no device is here, name one: --device cuda:sm_90. KERNELRY_CPU_MASK takes features\n"
+        "of the CPU away, to check what a lesser one would run. What the core refuses to load is\n"
+        "reported with its reason.\n"
+        "\n"
+        "JSON: {plugin, path, version, device, seed, kernels: [{kernel, checks: [{check, duty,\n"
+        "outcome: ok|FAILED|skipped, cases, failed, refused, blocked, worst, seconds, message,\n"
+        "where, command}]}], passed, failed, skipped, seconds, ok}.\n"
+        "\n"
+        "Here the exit status is 0 where no check failed; 1 where one did, or the core refuses\n"
+        "the plugin; 3 where the file cannot be read or brings no kernel; 4 where nothing could\n"
+        "be checked on this machine.",
     .examples = "kernelry verify ./mine.so\n"
                 "kernelry verify ./mine.so --quick --json\n"
                 "kernelry verify ./mine.so --shapes shapes.json --seed 7\n"
                 "kernelry verify ./mine.so --kernel fast --check one-hot --case 12\n"
-                "KERNELRY_CPU_MASK=avx2 kernelry verify ./mine.so\n",
+                "kernelry verify ./mine.so --device cuda:sm_90\n"
+                "KERNELRY_CPU_MASK=avx2 kernelry verify ./mine.so",
     .own = own,
     .takes = TAKES_REGISTRY | TAKES_DEVICE | TAKES_KERNEL | TAKES_SHAPES | TAKES_SEED,
     .run = run,

@@ -329,10 +329,9 @@ static kry_linear scale_to(const kry_linear *linear, int64_t weights) {
 static void add_shapes(struct making *making) {
     enum { WEIGHTS_QUICK = 1 << 16, WEIGHTS = 1 << 21 };
     const struct conformance_plan *plan = making->plan;
+    int64_t most = plan->quick ? WEIGHTS_QUICK : WEIGHTS;
     for (size_t i = 0; i < plan->shape_count; i++) {
-        kry_linear linear = plan->shapes[i].linear;
-        if (plan->quick)
-            linear = scale_to(&linear, WEIGHTS_QUICK);
+        kry_linear linear = scale_to(&plan->shapes[i].linear, most);
         add(making, &linear, plan->shapes[i].name);
     }
     for (size_t i = 0; plan->shapes == NULL && i < COUNT(built_in); i++) {
@@ -343,7 +342,7 @@ static void add_shapes(struct making *making) {
         linear.act_order = built_in[i].act_order;
         linear.activation_quantization = built_in[i].activation;
         linear = complete(&linear);
-        linear = scale_to(&linear, plan->quick ? WEIGHTS_QUICK : WEIGHTS);
+        linear = scale_to(&linear, most);
         add(making, &linear, built_in[i].name);
     }
 }

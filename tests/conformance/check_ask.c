@@ -83,7 +83,7 @@ void check_pure(struct suite *suite, const struct item *item) {
         memory_seal(&device, false);
         memcpy(device.data, &devices[i], device.bytes);
         memory_seal(&device, true);
-        hooks_begin();
+        hooks_begin(HOOKS_ALLOCATION);
         ask_twice(suite, (const kry_device *)(const void *)device.data,
                   (const kry_linear *)(const void *)linear.data, kinds[i]);
         const char *called = hooks_end();

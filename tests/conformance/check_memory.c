@@ -8,15 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Fail when something was written beside a buffer where its guard pages do not reach. */
-static void expect_intact(struct suite *suite, const struct memory *memory, const char *called) {
-    int64_t place;
-    if (memory->map == NULL || memory_intact(memory, &place))
-        return;
-    fail(suite, memory->label->duty, "%s wrote to the byte %" PRId64 " %s %s", called,
-         place < 0 ? -place : place, place < 0 ? "before" : "behind", memory->label->name);
-}
-
 /* ---- x, y and bias ------------------------------------------------------------------------- */
 
 static void expect_gaps_untouched(const struct layer *layer, const struct operands *operands) {
@@ -178,9 +169,9 @@ void check_zeroed(struct suite *suite, const struct item *item) {
     layer_close(&layer);
 }
 
-/* ---- allocations ----------------------------------------------------------------------------- */
+/* ---- what apply must not call ---------------------------------------------------------------- */
 
-void check_allocations(struct suite *suite, const struct item *item) {
+static void watch_applies(struct suite *suite, const struct item *item, enum hooks_kind kind) {
     static bool hooked;
     if (!hooked)
         hooked = hooks_install(*(void *const *)&suite->functions->apply);
@@ -192,14 +183,23 @@ void check_allocations(struct suite *suite, const struct item *item) {
         if (!operands_get(&layer, rows[i], NULL, 1, &operands))
             break;
         atomic_store(&layer.services.allocations, 0);
-        hooks_begin();
+        hooks_begin(kind);
         bool good = apply(&layer, &operands, NULL);
         const char *called = hooks_end();
         if (good && called != NULL)
             fail(suite, NULL, "apply called %s", called);
-        else if (good && atomic_load(&layer.services.allocations) > 0)
+        else if (good && kind == HOOKS_ALLOCATION && atomic_load(&layer.services.allocations) > 0)
             fail(suite, NULL, "apply asked the host for memory");
         operands_release(&operands);
     }
     layer_close(&layer);
+}
+
+void check_allocations(struct suite *suite, const struct item *item) {
+    watch_applies(suite, item, HOOKS_ALLOCATION);
+}
+
+/* A CPU has no stream to capture; that apply sleeps or joins a thread is what can be seen. */
+void check_waits(struct suite *suite, const struct item *item) {
+    watch_applies(suite, item, HOOKS_WAIT);
 }

@@ -3,7 +3,11 @@
  */
 #include "layer.h"
 
+#include "floats.h"
+#include "random.h"
+
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +26,45 @@ static int64_t first_difference(const struct layer *layer, const unsigned char *
 
 static size_t row_bytes(const struct layer *layer) {
     return (size_t)layer->linear->out_features * kry_type_bytes(layer->linear->y_type);
+}
+
+/*
+ * Draw x of magnitudes over fourteen binades, and in each row a pair of large values of opposite
+ * sign no further apart than a group. Where the weights beneath them are equal, as one time in
+ * sixteen, they cancel and leave behind what each order of summation rounded away: a different
+ * order shows even where y has 16 bits. x that is quantized would keep of all this the pair alone.
+ */
+static void spread_x(const struct layer *layer, const struct operands *operands) {
+    enum { STREAM = 400, BINADES = 14, LARGE = 1 << 15 };
+    const kry_linear *linear = layer->linear;
+    struct random random = random_seeded(layer->suite->plan->seed, STREAM);
+    int64_t columns = linear->in_features;
+    int64_t reach =
+        linear->group_size > 0 && linear->group_size < columns ? linear->group_size : columns;
+    if (activation_of(layer->suite, linear) != KRY_ACTIVATION_NONE || reach < 3)
+        return;
+    for (int64_t row = 0; row < operands->m; row++) {
+        int64_t at = row * operands->x_stride;
+        for (int64_t k = 0; k < columns; k++)
+            float_store(
+                operands->x.data, at + k, linear->x_type,
+                ldexp((double)random_normal(&random), -(int)random_below(&random, BINADES)));
+        int64_t first = (int64_t)random_below(&random, (uint64_t)(columns - reach + 1));
+        int64_t second = first + 1 + (int64_t)random_below(&random, (uint64_t)reach - 1);
+        float_store(operands->x.data, at + first, linear->x_type, LARGE);
+        float_store(operands->x.data, at + second, linear->x_type, -LARGE);
+    }
+}
+
+/* Get m rows of spread x and apply them. False: blocked; operands are released already. */
+static bool applied_spread(const struct layer *layer, int64_t m, struct operands *out) {
+    if (!operands_get(layer, m, NULL, 1, out))
+        return false;
+    spread_x(layer, out);
+    if (apply(layer, out, NULL))
+        return true;
+    operands_release(out);
+    return false;
 }
 
 /* One more run must give the bits of the first. */
@@ -46,7 +89,7 @@ void check_repeats(struct suite *suite, const struct item *item) {
     bool ready = layer_ready(suite, item, &layer);
     for (size_t i = 0; i < 2 && ready; i++) {
         struct operands operands;
-        if (!applied(&layer, rows[i], 1, &operands))
+        if (!applied_spread(&layer, rows[i], &operands))
             break;
         unsigned char *first = malloc(operands.y.bytes);
         if (first != NULL) {
@@ -85,6 +128,7 @@ void check_batches(struct suite *suite, const struct item *item) {
         layer_close(&layer);
         return;
     }
+    spread_x(&layer, &batch);
     size_t bytes = row_bytes(&layer);
     size_t x_bytes = (size_t)item->linear.in_features * kry_type_bytes(item->linear.x_type);
     bool good = operands_get(&layer, 1, NULL, 1, &one);
@@ -217,7 +261,7 @@ void check_borrowed(struct suite *suite, const struct item *item) {
     }
     expected = y_values(&layer, &operands);
     /* Nothing that the first preparing left behind may help. */
-    memory_fill(&layer.prepared, 0xff);
+    memory_fill(&layer.prepared, 0);
     memory_fill(&layer.bound, 0xff);
     for (int call = 0; call < LENT_CALLS && expected != NULL; call++)
         if (call_with_lent(&layer, &operands, call, &lent[call]) != KRY_OK)

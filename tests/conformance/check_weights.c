@@ -119,9 +119,8 @@ static void try_pieces(struct layer *layer, const kry_canonical *all, struct ran
     if (!prepare_pieces(layer, all, random) || !layer_bind(layer) ||
         !operands_get(layer, m, NULL, 1, &operands))
         return;
-    memory_fill(&operands.scratch, garbage);
     if (apply(layer, &operands, NULL))
-        expect_same(layer, &operands, expected, what);
+        expect_equal(layer, &operands, expected, what);
     operands_release(&operands);
 }
 
@@ -142,13 +141,66 @@ void check_ranges(struct suite *suite, const struct item *item) {
         block(suite);
         goto out;
     }
-    try_pieces(&layer, &layer.given.rows, random, 0x00, expected, m, "prepared in shuffled ranges");
+    try_pieces(&layer, &layer.given.rows, random, 0xff, expected, m, "prepared in shuffled ranges");
     random_next(&random);
     try_pieces(&layer, &strided.rows, random, 0x3c, expected, m,
                "prepared in shuffled ranges of rows with gaps");
 out:
     strided_release(&strided);
     free(expected);
+    layer_close(&layer);
+}
+
+/* ---- without the device ---------------------------------------------------------------------- */
+
+/* Whether weights that were not prepared without the state of the device are with it: then it is
+ * what the kernel lacked. Where there is no device, it is said to be. */
+static bool needs_device_state(struct layer *layer) {
+    struct suite *suite = layer->suite;
+    const kry_linear_kernel *functions = suite->functions;
+    const kry_device *device = suite->plan->device;
+    const kry_host *host = &layer->services.host;
+    if (strcmp(device->platform, "cpu") != 0 || (device->flags & KRY_DEVICE_HYPOTHETICAL) != 0)
+        return true;
+    if (functions->open_device == NULL ||
+        functions->open_device(device, host, &suite->device_state) != KRY_OK)
+        return false;
+    bool prepared = prepare_alone(layer, &layer->given.rows) == KRY_OK;
+    if (functions->close_device != NULL)
+        functions->close_device(suite->device_state, host);
+    suite->device_state = NULL;
+    return prepared;
+}
+
+/* From host memory to host memory, with no state of a device: in pieces as at once, inside the
+ * sizes told. All that can be seen of prepare_weights where the device is not. */
+void check_offline(struct suite *suite, const struct item *item) {
+    struct random random = random_seeded(weights_seed(suite, item), STREAM_RANGES);
+    struct layer layer;
+    unsigned char *at_once = NULL;
+    if (!layer_open(suite, item, FIT_END, &layer))
+        goto out;
+    step(suite, "prepare_weights", 0);
+    if (prepare_alone(&layer, &layer.given.rows) != KRY_OK) {
+        if (needs_device_state(&layer))
+            fail(suite, NULL, "prepare_weights failed without the state of a device");
+        block(suite);
+        goto out;
+    }
+    expect_intact(suite, &layer.prepared, "prepare_weights");
+    expect_intact(suite, &layer.scratch, "prepare_weights");
+    at_once = malloc(layer.prepared.bytes + 1);
+    if (at_once == NULL) {
+        block(suite);
+        goto out;
+    }
+    memcpy(at_once, layer.prepared.data, layer.prepared.bytes);
+    memory_fill(&layer.prepared, 0);
+    if (prepare_pieces(&layer, &layer.given.rows, random) &&
+        memcmp(at_once, layer.prepared.data, layer.prepared.bytes) != 0)
+        fail(suite, NULL, "prepared in shuffled ranges, the bytes differ from those at once");
+out:
+    free(at_once);
     layer_close(&layer);
 }
 
@@ -178,7 +230,7 @@ void check_reload(struct suite *suite, const struct item *item) {
     if (expected != NULL && layer_fill(&layer, &layer.given.rows) &&
         applied(&layer, m, 1, &operands)) {
         if (layer_fill(&layer, &given.rows) && apply(&layer, &operands, NULL))
-            expect_same(&layer, &operands, expected, "after other weights were loaded");
+            expect_equal(&layer, &operands, expected, "after other weights were loaded");
         operands_release(&operands);
     }
 out:
@@ -200,6 +252,7 @@ static void expect_same_bytes(struct layer *layer) {
     struct memory here = layer->prepared, there;
     if (!memory_get(&there, &new_label, here.bytes, KRY_ALIGNMENT, FIT_LOOSE))
         return;
+    memory_fill(&there, 0); /* as the other was: not every byte need be written */
     layer->prepared = there;
     if (layer_prepare(layer, &layer->given.rows) && memcmp(here.data, there.data, here.bytes) != 0)
         fail(layer->suite, NULL,
@@ -230,7 +283,7 @@ void check_moved(struct suite *suite, const struct item *item) {
     layer.prepared = moved;
     memory_fill(&layer.bound, 0xff);
     if (layer_bind(&layer) && applied(&layer, m, 1, &operands)) {
-        expect_same(&layer, &operands, expected, "after the prepared weights were moved");
+        expect_equal(&layer, &operands, expected, "after the prepared weights were moved");
         operands_release(&operands);
     }
     memory_release(&old);

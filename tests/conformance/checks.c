@@ -63,7 +63,17 @@ static const struct check checks[] = {
      .most_quick = 60,
      .most = 300},
 
+    {{"waits", "KRY-P09", "apply waits for nothing"},
+     .run = check_waits,
+     .most_quick = 30,
+     .most = 100},
+
     /* Weights. */
+    {{"offline", "KRY-P06", "host weights are prepared without the device"},
+     .run = check_offline,
+     .needs_no_device = true,
+     .most_quick = 100,
+     .most = 500},
     {{"ranges", "KRY-P06", "ranges may come in any order"},
      .run = check_ranges,
      .most_quick = 150,
@@ -102,7 +112,6 @@ static const struct check checks[] = {
      .run = check_released,
      .most_quick = 30,
      .most = 100},
-    {{"graph", "KRY-P09", "apply can be captured in a graph"}, .idle = "a CPU has no streams"},
 };
 
 const struct conformance_check *conformance_check_at(size_t index) {

@@ -53,6 +53,7 @@ struct conformance_finding {
     int64_t failed;      /* of them */
     int64_t refused;     /* descriptions that the kernel does not take */
     int64_t blocked;     /* cases that could not be tried, because of what another check reports */
+    double seconds;      /* that it took */
     double worst;        /* largest error, as a part of what is allowed; 0: nothing was measured */
     char duty[12];       /* that was broken first: mostly the check's own */
     char message[512];   /* how; or why the check was skipped */

@@ -1,27 +1,34 @@
 /*
  * An import is a word that the loader filled in with a function's address; it says where in
- * the object's table of relocations. Those of allocating functions are filled in anew here.
+ * the object's table of relocations. Those of functions that allocate or wait are filled in anew
+ * here.
  */
 #include "hooks.h"
 
 #include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
-static atomic_bool watching;
+static atomic_int watched; /* an enum hooks_kind, or 0 */
 static _Atomic(const char *) seen;
 
-static void see(const char *name) {
-    if (atomic_load_explicit(&watching, memory_order_relaxed))
+static void see_kind(enum hooks_kind kind, const char *name) {
+    if (atomic_load_explicit(&watched, memory_order_relaxed) == (int)kind)
         atomic_store(&seen, name);
 }
+
+/* ---- what allocates ------------------------------------------------------------------------ */
+
+static void see(const char *name) { see_kind(HOOKS_ALLOCATION, name); }
 
 static void *seen_malloc(size_t bytes) {
     see("malloc");
@@ -69,6 +76,41 @@ static void *seen_new(size_t bytes) {
     return memory;
 }
 
+/* ---- what waits ---------------------------------------------------------------------------- */
+
+static unsigned seen_sleep(unsigned seconds) {
+    see_kind(HOOKS_WAIT, "sleep");
+    return sleep(seconds);
+}
+
+static int seen_usleep(useconds_t microseconds) {
+    see_kind(HOOKS_WAIT, "usleep");
+    return usleep(microseconds);
+}
+
+static int seen_nanosleep(const struct timespec *time, struct timespec *left) {
+    see_kind(HOOKS_WAIT, "nanosleep");
+    return nanosleep(time, left);
+}
+
+static int seen_clock_nanosleep(clockid_t clock, int flags, const struct timespec *time,
+                                struct timespec *left) {
+    see_kind(HOOKS_WAIT, "clock_nanosleep");
+    return clock_nanosleep(clock, flags, time, left);
+}
+
+static int seen_poll(struct pollfd *files, nfds_t count, int milliseconds) {
+    see_kind(HOOKS_WAIT, "poll");
+    return poll(files, count, milliseconds);
+}
+
+static int seen_pthread_join(pthread_t thread, void **result) {
+    see_kind(HOOKS_WAIT, "pthread_join");
+    return pthread_join(thread, result);
+}
+
+/* ---- imports ------------------------------------------------------------------------------- */
+
 #define HOOK(name, function)                                                                       \
     { name, (void (*)(void))(function) }
 static const struct {
@@ -82,7 +124,13 @@ static const struct {
              HOOK("mmap", seen_mmap),
              HOOK("pthread_create", seen_pthread_create),
              HOOK("_Znwm", seen_new),
-             HOOK("_Znam", seen_new)};
+             HOOK("_Znam", seen_new),
+             HOOK("sleep", seen_sleep),
+             HOOK("usleep", seen_usleep),
+             HOOK("nanosleep", seen_nanosleep),
+             HOOK("clock_nanosleep", seen_clock_nanosleep),
+             HOOK("poll", seen_poll),
+             HOOK("pthread_join", seen_pthread_join)};
 
 #if defined(__x86_64__)
 static bool is_import(uint64_t type) {
@@ -196,12 +244,12 @@ bool hooks_install(const void *address) {
     return search.found && redirect_imports(&search.object);
 }
 
-void hooks_begin(void) {
+void hooks_begin(enum hooks_kind kind) {
     atomic_store(&seen, NULL);
-    atomic_store(&watching, true);
+    atomic_store(&watched, (int)kind);
 }
 
 const char *hooks_end(void) {
-    atomic_store(&watching, false);
+    atomic_store(&watched, 0);
     return atomic_load(&seen);
 }

@@ -1,11 +1,14 @@
 /*
- * Sees the allocations of a plugin: its own calls of malloc, mmap and the like, whether or not
- * they come back in pairs.
+ * Sees what a plugin calls that it must not: allocations (its own calls of malloc, mmap and the
+ * like, whether or not they come back in pairs) and calls that wait.
  */
 #ifndef KERNELRY_CONFORMANCE_HOOKS_H
 #define KERNELRY_CONFORMANCE_HOOKS_H
 
 #include <stdbool.h>
+
+/** What is watched for. */
+enum hooks_kind { HOOKS_ALLOCATION = 1, HOOKS_WAIT = 2 };
 
 /**
  * Redirect the imports of the shared object that holds an address, for good. False where that
@@ -14,8 +17,8 @@
  */
 bool hooks_install(const void *address);
 
-/** Begin to watch. */
-void hooks_begin(void);
+/** Begin to watch for calls of a kind. */
+void hooks_begin(enum hooks_kind kind);
 
 /** End; returns the name of a function that was called since, or NULL. */
 const char *hooks_end(void);

@@ -9,8 +9,8 @@
 #include <string.h>
 
 /* What runs into the guards of these breaks that duty. */
-static const struct memory_label prepared_label = {"the prepared weights", "KRY-P17", NULL},
-                                 bound_label = {"the bound state", "KRY-P17", NULL},
+static const struct memory_label prepared_label = {"the prepared weights", "KRY-P17", "KRY-P10"},
+                                 bound_label = {"the bound state", "KRY-P17", "KRY-P10"},
                                  prepare_scratch_label = {"prepare's scratch", "KRY-P17", NULL},
                                  scratch_label = {"apply's scratch", "KRY-P17", NULL},
                                  zeroed_label = {"the zeroed part", "KRY-P17", NULL},
@@ -51,8 +51,9 @@ bool given_weights_get(const struct synthetic *weights, enum fit fit, struct giv
                                            .memory = KRY_MEMORY_HOST}};
     out->rows.qweight = give(&out->qweight, &qweight_label, weights->qweight,
                              weights->qweight_view.bytes, 4, fit, &good);
-    out->rows.scales = give(&out->scales, &scales_label, weights->scales,
-                            weights->scales_view.bytes, 2, fit, &good);
+    out->rows.scales =
+        give(&out->scales, &scales_label, weights->scales, weights->scales_view.bytes,
+             kry_type_bytes(linear->scale_type), fit, &good);
     out->rows.zero_points = give(&out->zero_points, &zero_points_label, weights->zero_points,
                                  weights->zero_points_view.bytes, 1, fit, &good);
     out->rows.g_idx = give(&out->g_idx, &g_idx_label, weights->g_idx,
@@ -97,9 +98,20 @@ bool layer_open(struct suite *suite, const struct item *item, enum fit fit, stru
                                  .linear = &item->linear,
                                  .device_state = suite->device_state,
                                  .host = &out->services.host};
-    return get(out, &out->prepared, &prepared_label, out->sizes.prepared_bytes) &&
-           get(out, &out->bound, &bound_label, out->sizes.bound_bytes) &&
-           get(out, &out->scratch, &prepare_scratch_label, out->sizes.prepare_scratch_bytes);
+    if (!get(out, &out->prepared, &prepared_label, out->sizes.prepared_bytes) ||
+        !get(out, &out->bound, &bound_label, out->sizes.bound_bytes) ||
+        !get(out, &out->scratch, &prepare_scratch_label, out->sizes.prepare_scratch_bytes))
+        return false;
+    memory_fill(&out->prepared, 0);
+    return true;
+}
+
+void expect_intact(struct suite *suite, const struct memory *memory, const char *called) {
+    int64_t place;
+    if (memory->map == NULL || memory_intact(memory, &place))
+        return;
+    fail(suite, memory->label->duty, "%s wrote to the byte %" PRId64 " %s %s", called,
+         place < 0 ? -place : place, place < 0 ? "before" : "behind", memory->label->name);
 }
 
 kry_status prepare_alone(struct layer *layer, const kry_canonical *weights) {
@@ -321,4 +333,26 @@ void expect_same(const struct layer *layer, const struct operands *operands, con
              float_load(operands->y.data, error.row * operands->y_stride + error.column,
                         linear->y_type),
              expected[error.row * linear->out_features + error.column], error.relative);
+}
+
+void expect_equal(const struct layer *layer, const struct operands *operands,
+                  const double *expected, const char *what) {
+    const kry_linear *linear = layer->linear;
+    if ((layer->suite->plan->kernel->flags & KRY_KERNEL_DETERMINISTIC) == 0) {
+        expect_same(layer, operands, expected, what);
+        return;
+    }
+    for (int64_t row = 0; row < operands->m; row++)
+        for (int64_t n = 0; n < linear->out_features; n++) {
+            double found =
+                float_load(operands->y.data, row * operands->y_stride + n, linear->y_type);
+            double was = expected[row * linear->out_features + n];
+            if (found != was && !(isnan(found) && isnan(was))) {
+                fail(layer->suite, NULL,
+                     "%s: y[%" PRId64 ", %" PRId64 "] is %.9g, was %.9g, in a kernel that is said "
+                     "to be deterministic",
+                     what, row, n, found, was);
+                return;
+            }
+        }
 }

@@ -52,8 +52,14 @@ uint64_t weights_seed(const struct suite *suite, const struct item *item);
 /**
  * Get sizes, memory and drawn weights of a case. When that fails, the case is blocked: the
  * checks of sizes report it. Always ended by layer_close.
+ *
+ * The prepared buffer is cleared: a kernel that relies on that fails in the check of ranges,
+ * which fills it with garbage, and in no other.
  */
 bool layer_open(struct suite *suite, const struct item *item, enum fit fit, struct layer *out);
+
+/** Fail when something was written beside a buffer, where its guard pages do not reach. */
+void expect_intact(struct suite *suite, const struct memory *memory, const char *called);
 
 /** Prepare all of some weights in one range, and bind. False: blocked. */
 bool layer_fill(struct layer *layer, const kry_canonical *weights);
@@ -126,5 +132,10 @@ struct oracle_error compare(const struct layer *layer, const struct operands *op
  */
 void expect_same(const struct layer *layer, const struct operands *operands, const double *expected,
                  const char *what);
+
+/** The same to the bit where the kernel is said to be deterministic: for runs whose weights,
+ *  operands and services are alike. A single wrong weight hides below the bound of a norm. */
+void expect_equal(const struct layer *layer, const struct operands *operands,
+                  const double *expected, const char *what);
 
 #endif

@@ -4,6 +4,7 @@
 #include "suite.h"
 
 #include "checks.h"
+#include "clock.h"
 #include "direct.h"
 #include "words.h"
 
@@ -154,16 +155,17 @@ static void run_cases(struct suite *suite) {
     suite->shared->where[0] = '\0';
 }
 
-static void open_device(struct suite *suite) {
+static bool open_device(struct suite *suite) {
     static const kry_host host = {.struct_size = sizeof host};
     if (suite->check->needs_no_device || suite->functions->open_device == NULL)
-        return;
+        return true;
     step(suite, "open_device", 0);
     alarm(suite->plan->seconds);
     kry_status status =
         suite->functions->open_device(suite->plan->device, &host, &suite->device_state);
     if (status != KRY_OK)
         fail(suite, "KRY-P03", "open_device failed (%s)", kry_status_string(status));
+    return status == KRY_OK;
 }
 
 static void close_device(struct suite *suite) {
@@ -178,10 +180,10 @@ static _Noreturn void run_in_child(struct suite *suite) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     watch_signals(suite->shared);
     suite->shared->case_number = -1;
-    open_device(suite);
-    if (suite->shared->finding.failed == 0)
+    if (open_device(suite)) {
         run_cases(suite);
-    close_device(suite);
+        close_device(suite);
+    }
     atomic_store(&suite->shared->finished, true);
     _exit(EXIT_SUCCESS);
 }
@@ -214,7 +216,9 @@ static void tell_touch(struct shared *shared, const struct memory_touch *touch) 
                  touch->distance, label->name);
 }
 
-static void tell_end(const struct suite *suite, int status) {
+/* How a process ended that did not finish its check; or that did, and was objected to all the
+ * same: sanitizers and valgrind tell of what they saw by the exit code. */
+static void tell_end(const struct suite *suite, int status, bool finished) {
     struct shared *shared = suite->shared;
     const char *duty = suite->check->shown.duty;
     const char *called = shared->step != NULL ? shared->step : "the suite";
@@ -225,9 +229,14 @@ static void tell_end(const struct suite *suite, int status) {
         note_end(shared, duty, "%s did not end within %u s", called, suite->plan->seconds);
     else if (number != 0)
         note_end(shared, duty, "%s ended the process with a signal: %s", called, strsignal(number));
+    else if (finished)
+        note_end(shared, duty,
+                 "what watches memory or threads objected (exit code %d); its report is above",
+                 WEXITSTATUS(status));
     else
         note_end(shared, duty, "%s ended the process (exit code %d)", called, WEXITSTATUS(status));
-    shared->finding.cases++;
+    if (!finished)
+        shared->finding.cases++;
 }
 
 static void conclude(const struct suite *suite) {
@@ -260,8 +269,6 @@ static bool skip(struct conformance_finding *finding, const char *why) {
 /* Checks that do not apply to this kernel, or not here. */
 static bool does_not_apply(const struct conformance_plan *plan, const struct check *check,
                            struct conformance_finding *finding) {
-    if (check->run == NULL)
-        return skip(finding, check->idle);
     if (check->flag != 0 && (plan->kernel->flags & check->flag) == 0)
         return skip(finding, check->unflagged);
     if (!check->needs_no_device && strcmp(plan->device->platform, "cpu") != 0)
@@ -286,6 +293,7 @@ kry_status conformance_run(const struct conformance_plan *plan,
     if (page == MAP_FAILED)
         return kry_error_set(KRY_E_MEMORY, "no memory for a check: %s", strerror(errno));
     suite.shared = page;
+    int64_t began = clock_now();
     fflush(NULL); /* what is buffered belongs to this process alone */
     pid_t child = fork();
     if (child == 0)
@@ -296,10 +304,12 @@ kry_status conformance_run(const struct conformance_plan *plan,
     if (child < 0) {
         status = kry_error_set(KRY_E_MEMORY, "no process for a check: %s", strerror(errno));
     } else {
-        if (!atomic_load(&suite.shared->finished))
-            tell_end(&suite, ended);
+        bool finished = atomic_load(&suite.shared->finished);
+        if (!finished || (ended != 0 && suite.shared->finding.failed == 0))
+            tell_end(&suite, ended, finished);
         conclude(&suite);
         *out = suite.shared->finding;
+        out->seconds = (double)(clock_now() - began) / 1e9;
     }
     munmap(page, sizeof *suite.shared);
     return status;

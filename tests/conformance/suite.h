@@ -86,6 +86,8 @@ void check_alignment(struct suite *suite, const struct item *item);
 void check_bounds(struct suite *suite, const struct item *item);
 void check_zeroed(struct suite *suite, const struct item *item);
 void check_allocations(struct suite *suite, const struct item *item);
+void check_waits(struct suite *suite, const struct item *item);
+void check_offline(struct suite *suite, const struct item *item);
 void check_ranges(struct suite *suite, const struct item *item);
 void check_reload(struct suite *suite, const struct item *item);
 void check_moved(struct suite *suite, const struct item *item);

@@ -8,7 +8,7 @@
  * zero points    [N, G]  u8, from a multiple of 8 bytes on
  * scales         [N, G]  f32
  * groups         [K]     i32
- * spare          [8]     a pointer, with one fault
+ * spare          [8]     0; with one fault a pointer
  */
 #include <kernelry/plugin.h>
 
@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum fault {
     NONE,
@@ -33,6 +34,7 @@ enum fault {
     TELLS_OTHER_SIZES,
     TELLS_NO_MULTIPLE,
     SHRINKS_ITS_WORKSPACE,
+    TELLS_OTHER_WORKSPACE,
     /* a yes that does not run */
     FAILS_FOR_MANY_ROWS,
     FAILS_TO_PREPARE_ODD_N,
@@ -40,6 +42,8 @@ enum fault {
     /* prepare_weights */
     RELIES_ON_THE_ORDER_OF_RANGES,
     RELIES_ON_DENSE_ROWS,
+    LEAVES_A_BYTE_UNWRITTEN,
+    NEEDS_A_DEVICE_TO_PREPARE,
     KEEPS_A_POINTER_IN_PREPARED,
     KEEPS_OLD_WEIGHTS,
     /* sizes that are not enough */
@@ -49,29 +53,39 @@ enum fault {
     WRITES_BEHIND_SCRATCH,
     WRITES_BEHIND_ZEROED,
     READS_BEHIND_WEIGHTS,
+    READS_BEHIND_SCALES,
+    READS_BEHIND_ZERO_POINTS,
+    READS_BEHIND_ORDER,
     /* operands */
     ALLOCATES,
     ASKS_THE_HOST_FOR_MEMORY,
+    SLEEPS,
     READS_BEYOND_K,
     WRITES_BEYOND_N,
     WRITES_BEHIND_Y,
     WRITES_TO_X,
+    WRITES_TO_PREPARED,
+    READS_BEFORE_X,
+    READS_BEHIND_X,
     READS_BEHIND_BIAS,
     LEAVES_ZEROED_DIRTY,
     NEEDS_ALIGNED_X,
+    NEEDS_ALIGNED_Y,
+    NEEDS_AN_EVEN_STRIDE,
     /* numbers */
     TAKES_A_WRONG_LAST_SCALE,
     LOSES_THE_LAST_COLUMN,
     LOSES_THE_LAST_FEATURES,
     FORGETS_THE_OFFSET,
     FORGETS_THE_ORDER,
-    LOSES_LATE_ROWS,
+    LOSES_A_LATE_ROW,
     FORGETS_THE_BIAS,
     ADDS_THE_BIAS_TWICE,
     HIDES_NAN,
     SPREADS_NAN,
     /* several runs */
     DEPENDS_ON_THREADS,
+    DEPENDS_ON_SCRATCH,
     DEPENDS_ON_M,
     SHARES_A_BUFFER,
     SHARES_A_BUFFER_IN_PREPARE,
@@ -157,29 +171,32 @@ static kry_status sizes(const kry_device *device, const kry_linear *linear, kry_
 
 static kry_status workspace(const kry_device *device, const kry_linear *linear, int64_t m,
                             kry_workspace *out) {
+    static unsigned asked;
     (void)device;
     (void)linear;
     out->scratch_bytes = (uint64_t)m * SCRATCH_PER_ROW;
     out->zeroed_bytes = ZEROED;
     if (HAS(SHRINKS_ITS_WORKSPACE) && m < 100)
         out->scratch_bytes = 4096;
+    if (HAS(TELLS_OTHER_WORKSPACE))
+        out->scratch_bytes += asked++ % 2 * 64;
     return KRY_OK;
 }
 
 /* ---- preparing ------------------------------------------------------------------------- */
 
+static char own_state; /* of a device that was opened by a host without memory */
+
 static kry_status open_device(const kry_device *device, const kry_host *host, void **state) {
     (void)device;
     if (HAS(FAILS_TO_OPEN))
         return KRY_E_DEVICE;
-    *state = NULL;
-    if (host->allocate != NULL)
-        *state = host->allocate(host->context, 64, 64);
-    return KRY_OK;
+    *state = host->allocate != NULL ? host->allocate(host->context, 64, 64) : &own_state;
+    return *state != NULL ? KRY_OK : KRY_E_MEMORY;
 }
 
 static void close_device(void *state, const kry_host *host) {
-    if (state != NULL && host->release != NULL && !HAS(KEEPS_THE_DEVICE_STATE))
+    if (state != &own_state && !HAS(KEEPS_THE_DEVICE_STATE))
         host->release(host->context, state, 64);
 }
 
@@ -189,6 +206,17 @@ static int64_t group_of(const kry_linear *linear, const kry_canonical *rows, int
     if (HAS(FORGETS_THE_OFFSET) && linear->group_size > 0)
         return k / linear->group_size;
     return kry_linear_group_of(linear, k);
+}
+
+/* With some faults: touch what follows the last row of something. */
+static void read_behind(const kry_canonical *rows, int64_t row, const uint32_t *codes_end,
+                        int64_t groups) {
+    if (HAS(READS_BEHIND_WEIGHTS))
+        (void)*(const volatile uint32_t *)codes_end;
+    if (HAS(READS_BEHIND_SCALES))
+        (void)((const volatile float *)rows->scales)[row * rows->scale_stride + groups];
+    if (HAS(READS_BEHIND_ZERO_POINTS) && rows->zero_points != NULL)
+        (void)*(const volatile uint8_t *)&rows->zero_points[row * rows->zero_stride + groups];
 }
 
 /* Row n, which is row `from` of the range. */
@@ -222,10 +250,8 @@ static void write_row(unsigned char *prepared, const kry_linear *linear, const k
                                            ? rows->zero_points[from * rows->zero_stride + g]
                                            : (uint8_t)(1 << (bits - 1));
     }
-    if (HAS(READS_BEHIND_WEIGHTS) && n + 1 == linear->out_features) {
-        volatile uint32_t read = codes[words];
-        (void)read;
-    }
+    if (n + 1 == linear->out_features)
+        read_behind(rows, from, codes + words, l.groups);
 }
 
 static kry_status prepare_weights(const kry_prepare_call *call) {
@@ -235,6 +261,8 @@ static kry_status prepare_weights(const kry_prepare_call *call) {
     unsigned char *prepared = call->prepared, *scratch = call->scratch;
     struct layout l = layout_of(linear);
     if (HAS(FAILS_TO_PREPARE_ODD_N) && linear->out_features % 2 != 0)
+        return KRY_E_DEVICE;
+    if (HAS(NEEDS_A_DEVICE_TO_PREPARE) && call->device_state == NULL)
         return KRY_E_DEVICE;
     if (HAS(KEEPS_MEMORY) && call->host->allocate != NULL)
         call->host->allocate(call->host->context, 8, 8);
@@ -249,7 +277,10 @@ static kry_status prepare_weights(const kry_prepare_call *call) {
         int32_t group = (int32_t)group_of(linear, rows, k);
         memcpy(prepared + l.groups_at + (uint64_t)k * sizeof group, &group, sizeof group);
     }
-    memset(prepared + l.spare_at, 0, sizeof call->prepared);
+    if (HAS(READS_BEHIND_ORDER) && rows->g_idx != NULL)
+        (void)*(const volatile int32_t *)&rows->g_idx[linear->in_features];
+    if (!HAS(LEAVES_A_BYTE_UNWRITTEN))
+        memset(prepared + l.spare_at, 0, sizeof call->prepared);
     if (HAS(KEEPS_A_POINTER_IN_PREPARED))
         memcpy(prepared + l.spare_at, &call->prepared, sizeof call->prepared);
     if (HAS(WRITES_BEHIND_PREPARED))
@@ -291,8 +322,12 @@ static float value_of(const struct product *p, int64_t row, int64_t k) {
 
 static double element(const struct product *p, int64_t row, int64_t n) {
     int64_t columns = p->linear->in_features - (HAS(LOSES_THE_LAST_COLUMN) ? 1 : 0);
-    double sum = 0, late = 0;
-    for (int64_t k = 0; k < columns; k++) {
+    bool backwards = (HAS(DEPENDS_ON_M) && p->args->m > 4) ||
+                     (HAS(DEPENDS_ON_THREADS) && p->args->host->parallelism != NULL &&
+                      p->args->host->parallelism(p->args->host->context) > 1);
+    double sum = 0;
+    for (int64_t i = 0; i < columns; i++) {
+        int64_t k = backwards ? columns - 1 - i : i;
         int32_t group;
         float scale;
         memcpy(&group, p->prepared + p->l.groups_at + (uint64_t)k * sizeof group, sizeof group);
@@ -300,18 +335,23 @@ static double element(const struct product *p, int64_t row, int64_t n) {
         memcpy(&scale, p->prepared + p->l.scales_at + place * sizeof scale, sizeof scale);
         int code = p->prepared[p->l.codes_at + (uint64_t)(n * p->linear->in_features + k)];
         double weight = (double)(code - p->prepared[p->l.zeros_at + place]) * (double)scale;
-        if (HAS(DEPENDS_ON_M) && p->args->m > 4 && k % 2 != 0)
-            late = (double)(float)(late + weight * (double)value_of(p, row, k));
-        else
-            sum += weight * (double)value_of(p, row, k);
+        sum += weight * (double)value_of(p, row, k);
+        if (HAS(DEPENDS_ON_M) || HAS(DEPENDS_ON_THREADS)) /* in f32, where order shows */
+            sum = (double)(float)sum;
     }
     if (HAS(READS_BEYOND_K) && p->args->x_stride > p->linear->in_features && row + 1 < p->args->m)
         sum += 0 * (double)value_of(p, row, p->linear->in_features);
-    if (HAS(LOSES_LATE_ROWS) && row >= 256)
+    if ((HAS(LOSES_A_LATE_ROW) && row == 250) ||
+        (HAS(NEEDS_ALIGNED_X) && (uintptr_t)p->args->x % 16 != 0) ||
+        (HAS(NEEDS_ALIGNED_Y) && (uintptr_t)p->args->y % 16 != 0) ||
+        (HAS(NEEDS_AN_EVEN_STRIDE) && p->args->x_stride != p->linear->in_features &&
+         p->args->x_stride % 2 != 0))
         sum *= 0.5;
-    if (HAS(NEEDS_ALIGNED_X) && (uintptr_t)p->args->x % 16 != 0)
-        sum *= 0.5;
-    return sum + late;
+    if (HAS(DEPENDS_ON_SCRATCH)) /* less than the error that is allowed */
+        sum *= 1 + 0x1p-33 * ((const unsigned char *)p->args->scratch)[SCRATCH_PER_ROW - 1];
+    if (HAS(LEAVES_A_BYTE_UNWRITTEN))
+        sum += p->prepared[p->l.spare_at];
+    return sum;
 }
 
 /* Task: one output feature of all rows. */
@@ -324,9 +364,6 @@ static void multiply(void *argument, int64_t n) {
         double sum = element(p, row, n);
         if (bias != NULL)
             sum += (HAS(ADDS_THE_BIAS_TWICE) ? 2 : 1) * (double)bias[n];
-        if (HAS(DEPENDS_ON_THREADS) && p->args->host->parallelism != NULL &&
-            p->args->host->parallelism(p->args->host->context) > 1)
-            sum *= 1 + 0x1p-20;
         p->y[row * p->y_stride + n] = (float)sum;
     }
 }
@@ -344,14 +381,24 @@ static void misbehave(const struct product *p) {
                             64);
     if (HAS(WRITES_TO_X))
         *(volatile float *)(uintptr_t)args->x = *(const volatile float *)args->x;
+    if (HAS(SLEEPS)) {
+        const struct timespec nanosecond = {.tv_nsec = 1};
+        nanosleep(&nanosecond, NULL);
+    }
+    if (HAS(WRITES_TO_PREPARED))
+        *(volatile unsigned char *)(uintptr_t)p->prepared =
+            *(const volatile unsigned char *)p->prepared;
+    if (HAS(READS_BEFORE_X))
+        (void)((const volatile float *)args->x)[-1];
+    if (HAS(READS_BEHIND_X))
+        (void)((const volatile float *)
+                   args->x)[(args->m - 1) * args->x_stride + p->linear->in_features];
     if (HAS(WRITES_BEYOND_N) && args->y_stride > p->linear->out_features && args->m > 1)
         p->y[p->linear->out_features] = 0;
     if (HAS(WRITES_BEHIND_Y))
         p->y[end] = 0;
-    if (HAS(READS_BEHIND_BIAS) && args->bias != NULL) {
-        volatile float read = ((const float *)args->bias)[p->linear->out_features];
-        (void)read;
-    }
+    if (HAS(READS_BEHIND_BIAS) && args->bias != NULL)
+        (void)((const volatile float *)args->bias)[p->linear->out_features];
     if (HAS(SPREADS_NAN))
         for (int64_t row = 0; row < args->m; row++)
             for (int64_t k = 0; k < p->linear->in_features; k++)
@@ -397,8 +444,9 @@ static kry_status apply(const kry_binding *binding, const kry_apply_args *args) 
         memcpy(&p.prepared, bound->prepared + p.l.spare_at, sizeof p.prepared);
     if (HAS(KEEPS_THE_HOST) && bound->host->parallelism != NULL)
         bound->host->parallelism(bound->host->context);
-    memset(args->scratch, 0x22,
-           (size_t)args->m * SCRATCH_PER_ROW + (HAS(WRITES_BEHIND_SCRATCH) ? 1 : 0));
+    if (!HAS(DEPENDS_ON_SCRATCH))
+        memset(args->scratch, 0x22,
+               (size_t)args->m * SCRATCH_PER_ROW + (HAS(WRITES_BEHIND_SCRATCH) ? 1 : 0));
     memset(args->zeroed, 0x33, ZEROED + (HAS(WRITES_BEHIND_ZEROED) ? 1 : 0));
     if (HAS(SHARES_A_BUFFER))
         multiply_in_shared_buffer(&p);

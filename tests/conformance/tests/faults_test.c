@@ -17,11 +17,13 @@ static struct finished verify(const char *mock) {
     char path[1024];
     snprintf(path, sizeof path, "%s/%s.so", CONFORMANCE_MOCKS, mock);
     return run_kernelry(CPU_PLUGINS,
-                        ARGUMENTS("verify", path, "--quick", "--cases", "50", "--json"));
+                        ARGUMENTS("verify", path, "--quick", "--cases", "25", "--json"));
 }
 
 /* Checks of the one kernel. */
 static json_t *checks_of(const struct finished *run) {
+    if (json_object_get(run->json, "kernels") == NULL)
+        print_error("exit code %d, no report; printed:\n%s%s", run->code, run->out, run->err);
     return json_at(run->json, "kernels.0.checks");
 }
 
@@ -54,8 +56,7 @@ static void kernel_without_a_fault_passes_every_check(void **state) {
     size_t index;
     json_t *check;
     json_array_foreach(checks_of(&run), index, check) {
-        int streams = strcmp(text_at(check, "check"), "graph") == 0;
-        assert_string_equal(text_at(check, "outcome"), streams ? "skipped" : "ok");
+        assert_string_equal(text_at(check, "outcome"), "ok");
     }
     finished_free(&run);
 }
@@ -77,11 +78,14 @@ BREAKS(answer_that_is_none_is_not_complete, "answers_minus_two", "KRY-P02")
 BREAKS(sizes_that_differ_are_named, "tells_other_sizes", "KRY-P04")
 BREAKS(sizes_that_cannot_be_are_named, "tells_no_multiple", "KRY-P04")
 BREAKS(workspace_that_shrinks_is_named, "shrinks_its_workspace", "KRY-P05")
+BREAKS(workspace_that_differs_is_named, "tells_other_workspace", "KRY-P05")
 BREAKS(yes_that_fails_to_apply_is_named, "fails_for_many_rows", "KRY-P03")
 BREAKS(yes_that_fails_to_prepare_is_named, "fails_to_prepare_odd_n", "KRY-P03")
 BREAKS(yes_that_fails_to_open_is_named, "fails_to_open", "KRY-P03")
 BREAKS(order_of_ranges_that_matters_is_named, "relies_on_the_order_of_ranges", "KRY-P06")
 BREAKS(stride_of_rows_that_is_ignored_is_named, "relies_on_dense_rows", "KRY-P06")
+BREAKS(byte_of_prepared_weights_that_is_left_out_is_named, "leaves_a_byte_unwritten", "KRY-P06")
+BREAKS(preparing_that_needs_the_device_is_named, "needs_a_device_to_prepare", "KRY-P06")
 BREAKS(pointer_in_prepared_weights_is_named, "keeps_a_pointer_in_prepared", "KRY-P07")
 BREAKS(reload_that_keeps_old_weights_is_named, "keeps_old_weights", "KRY-P18")
 BREAKS(write_behind_prepared_weights_is_named, "writes_behind_prepared", "KRY-P17")
@@ -90,26 +94,36 @@ BREAKS(write_behind_bound_state_is_named, "writes_behind_bound", "KRY-P17")
 BREAKS(scratch_that_is_not_enough_is_named, "writes_behind_scratch", "KRY-P17")
 BREAKS(zeroed_part_that_is_not_enough_is_named, "writes_behind_zeroed", "KRY-P17")
 BREAKS(read_behind_the_weights_is_named, "reads_behind_weights", "KRY-P17")
+BREAKS(read_behind_the_scales_is_named, "reads_behind_scales", "KRY-P17")
+BREAKS(read_behind_the_zero_points_is_named, "reads_behind_zero_points", "KRY-P17")
+BREAKS(read_behind_the_order_is_named, "reads_behind_order", "KRY-P17")
 BREAKS(apply_that_allocates_is_named, "allocates", "KRY-P08")
 BREAKS(apply_that_asks_the_host_for_memory_is_named, "asks_the_host_for_memory", "KRY-P08")
+BREAKS(apply_that_sleeps_is_named, "sleeps", "KRY-P09")
 BREAKS(read_beyond_in_features_is_named, "reads_beyond_k", "KRY-P10")
 BREAKS(write_beyond_out_features_is_named, "writes_beyond_n", "KRY-P10")
 BREAKS(write_behind_y_is_named, "writes_behind_y", "KRY-P10")
 BREAKS(write_to_x_is_named, "writes_to_x", "KRY-P10")
+BREAKS(write_to_prepared_weights_is_named, "writes_to_prepared", "KRY-P10")
+BREAKS(read_before_x_is_named, "reads_before_x", "KRY-P10")
+BREAKS(read_behind_x_is_named, "reads_behind_x", "KRY-P10")
 BREAKS(read_behind_bias_is_named, "reads_behind_bias", "KRY-P10")
 BREAKS(zeroed_part_that_is_left_dirty_is_named, "leaves_zeroed_dirty", "KRY-P11")
 BREAKS(x_that_must_be_aligned_is_named, "needs_aligned_x", "KRY-P16")
+BREAKS(y_that_must_be_aligned_is_named, "needs_aligned_y", "KRY-P16")
+BREAKS(stride_that_must_be_even_is_named, "needs_an_even_stride", "KRY-P16")
 BREAKS(wrong_scale_of_the_last_group_is_named, "takes_a_wrong_last_scale", "KRY-P14")
 BREAKS(lost_last_column_is_named, "loses_the_last_column", "KRY-P14")
 BREAKS(lost_last_features_are_named, "loses_the_last_features", "KRY-P14")
 BREAKS(offset_of_a_partition_that_is_ignored_is_named, "forgets_the_offset", "KRY-P14")
 BREAKS(act_order_that_is_ignored_is_named, "forgets_the_order", "KRY-P14")
-BREAKS(wrong_rows_of_a_large_batch_are_named, "loses_late_rows", "KRY-P14")
+BREAKS(wrong_row_of_a_large_batch_is_named, "loses_a_late_row", "KRY-P14")
 BREAKS(bias_that_is_ignored_is_named, "forgets_the_bias", "KRY-P15")
 BREAKS(bias_that_is_added_twice_is_named, "adds_the_bias_twice", "KRY-P15")
 BREAKS(nan_that_is_hidden_is_named, "hides_nan", "KRY-P24")
 BREAKS(nan_that_spreads_to_other_rows_is_named, "spreads_nan", "KRY-P24")
 BREAKS(bits_that_depend_on_threads_are_named, "depends_on_threads", "KRY-P19")
+BREAKS(bits_that_depend_on_scratch_are_named, "depends_on_scratch", "KRY-P19")
 BREAKS(row_that_depends_on_m_is_named, "depends_on_m", "KRY-P20")
 BREAKS(buffer_that_calls_share_is_named, "shares_a_buffer", "KRY-P21")
 BREAKS(buffer_that_prepares_share_is_named, "shares_a_buffer_in_prepare", "KRY-P21")
@@ -131,11 +145,14 @@ int main(void) {
         cmocka_unit_test(sizes_that_differ_are_named),
         cmocka_unit_test(sizes_that_cannot_be_are_named),
         cmocka_unit_test(workspace_that_shrinks_is_named),
+        cmocka_unit_test(workspace_that_differs_is_named),
         cmocka_unit_test(yes_that_fails_to_apply_is_named),
         cmocka_unit_test(yes_that_fails_to_prepare_is_named),
         cmocka_unit_test(yes_that_fails_to_open_is_named),
         cmocka_unit_test(order_of_ranges_that_matters_is_named),
         cmocka_unit_test(stride_of_rows_that_is_ignored_is_named),
+        cmocka_unit_test(byte_of_prepared_weights_that_is_left_out_is_named),
+        cmocka_unit_test(preparing_that_needs_the_device_is_named),
         cmocka_unit_test(pointer_in_prepared_weights_is_named),
         cmocka_unit_test(reload_that_keeps_old_weights_is_named),
         cmocka_unit_test(write_behind_prepared_weights_is_named),
@@ -144,26 +161,36 @@ int main(void) {
         cmocka_unit_test(scratch_that_is_not_enough_is_named),
         cmocka_unit_test(zeroed_part_that_is_not_enough_is_named),
         cmocka_unit_test(read_behind_the_weights_is_named),
+        cmocka_unit_test(read_behind_the_scales_is_named),
+        cmocka_unit_test(read_behind_the_zero_points_is_named),
+        cmocka_unit_test(read_behind_the_order_is_named),
         cmocka_unit_test(apply_that_allocates_is_named),
         cmocka_unit_test(apply_that_asks_the_host_for_memory_is_named),
+        cmocka_unit_test(apply_that_sleeps_is_named),
         cmocka_unit_test(read_beyond_in_features_is_named),
         cmocka_unit_test(write_beyond_out_features_is_named),
         cmocka_unit_test(write_behind_y_is_named),
         cmocka_unit_test(write_to_x_is_named),
+        cmocka_unit_test(write_to_prepared_weights_is_named),
+        cmocka_unit_test(read_before_x_is_named),
+        cmocka_unit_test(read_behind_x_is_named),
         cmocka_unit_test(read_behind_bias_is_named),
         cmocka_unit_test(zeroed_part_that_is_left_dirty_is_named),
         cmocka_unit_test(x_that_must_be_aligned_is_named),
+        cmocka_unit_test(y_that_must_be_aligned_is_named),
+        cmocka_unit_test(stride_that_must_be_even_is_named),
         cmocka_unit_test(wrong_scale_of_the_last_group_is_named),
         cmocka_unit_test(lost_last_column_is_named),
         cmocka_unit_test(lost_last_features_are_named),
         cmocka_unit_test(offset_of_a_partition_that_is_ignored_is_named),
         cmocka_unit_test(act_order_that_is_ignored_is_named),
-        cmocka_unit_test(wrong_rows_of_a_large_batch_are_named),
+        cmocka_unit_test(wrong_row_of_a_large_batch_is_named),
         cmocka_unit_test(bias_that_is_ignored_is_named),
         cmocka_unit_test(bias_that_is_added_twice_is_named),
         cmocka_unit_test(nan_that_is_hidden_is_named),
         cmocka_unit_test(nan_that_spreads_to_other_rows_is_named),
         cmocka_unit_test(bits_that_depend_on_threads_are_named),
+        cmocka_unit_test(bits_that_depend_on_scratch_are_named),
         cmocka_unit_test(row_that_depends_on_m_is_named),
         cmocka_unit_test(buffer_that_calls_share_is_named),
         cmocka_unit_test(buffer_that_prepares_share_is_named),

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MOCK(name) CONFORMANCE_MOCKS "/" name ".so"
 
@@ -64,6 +65,7 @@ static void passing_check_is_reported_in_a_line(void **state) {
     assert_code(&run, 0);
     assert_says(run.out, "ok       KRY-P14  numbers");
     assert_says(run.out, "20 cases");
+    assert_says(run.out, " s  y is x * dequant(W)^T; error at most ");
     assert_says(run.out, "1 ok, 0 failed, 0 skipped");
     finished_free(&run);
 }
@@ -100,6 +102,22 @@ static void failure_names_the_command_that_repeats_it(void **state) {
                         text_at(run.json, "kernels.0.checks.0.message"));
     finished_free(&run);
     finished_free(&again);
+}
+
+static void command_that_repeats_is_quoted_for_a_shell(void **state) {
+    (void)state;
+    char folder[] = "/tmp/kernelry verify-XXXXXX", link[64], quoted[96];
+    assert_non_null(mkdtemp(folder));
+    snprintf(link, sizeof link, "%s/it's.so", folder);
+    snprintf(quoted, sizeof quoted, "verify '%s/it'\\''s.so' --kernel mock", folder);
+    assert_int_equal(symlink(MOCK("loses_the_last_column"), link), 0);
+    struct finished run = run_kernelry(
+        CPU_PLUGINS, ARGUMENTS("verify", link, "--check", "numbers", "--cases", "20", "--json"));
+    unlink(link);
+    rmdir(folder);
+    assert_code(&run, 1);
+    assert_says(text_at(run.json, "kernels.0.checks.0.command"), quoted);
+    finished_free(&run);
 }
 
 static void kernel_that_crashes_is_told_with_signal_and_step(void **state) {
@@ -148,7 +166,51 @@ static void hypothetical_device_is_asked_about_and_nothing_more(void **state) {
                                             "--device", "cpu:none"));
     assert_code(&run, 0);
     assert_says(run.out, "ok       KRY-P01  pure");
-    assert_says(run.out, "checks from runs on: needs the device, which is hypothetical");
+    assert_says(run.out, "ok       KRY-P06  offline");
+    assert_says(run.out, "skipped  runs, numbers, one-hot,");
+    assert_says(run.out, "waits: needs the device, which is hypothetical");
+    finished_free(&run);
+}
+
+static void platform_without_a_device_is_told_how_to_go_on(void **state) {
+    (void)state;
+    struct finished run =
+        run_kernelry(CPU_PLUGINS, ARGUMENTS("verify", MOCK_PLUGINS "/seed/c_three.so"));
+    assert_code(&run, 4);
+    assert_says(run.err, "there is no device of cuda here; with --device cuda:ARCHITECTURE");
+    finished_free(&run);
+}
+
+static void platform_without_a_device_is_asked_about_and_nothing_more(void **state) {
+    (void)state;
+    struct finished run =
+        run_kernelry(CPU_PLUGINS, ARGUMENTS("verify", MOCK_PLUGINS "/seed/c_three.so", "--quick",
+                                            "--cases", "20", "--device", "cuda:sm_90"));
+    assert_code(&run, 0);
+    assert_says(run.out, "ok       KRY-P01  pure");
+    assert_says(run.out, "ok       KRY-P06  offline");
+    assert_says(run.out, "skipped  runs, numbers, one-hot,");
+    assert_says(run.out, "on cuda:sm_90 (hypothetical)");
+    finished_free(&run);
+}
+
+static void platform_of_the_plugin_alone_is_found_without_being_named(void **state) {
+    (void)state;
+    struct finished run = run_kernelry(
+        CPU_PLUGINS, ARGUMENTS("verify", MOCK_PLUGINS "/toy_kernel.so", "--plugin-path",
+                               MOCK_PLUGINS "/toy_platform.so", "--quick", "--cases", "20"));
+    assert_code(&run, 0);
+    assert_says(run.out, "toy_kernel/toy_dense");
+    assert_says(run.out, "waits: needs memory of another platform than cpu");
+    finished_free(&run);
+}
+
+static void plugin_without_kernels_is_bad_input(void **state) {
+    (void)state;
+    struct finished run =
+        run_kernelry(CPU_PLUGINS, ARGUMENTS("verify", MOCK_PLUGINS "/toy_platform.so"));
+    assert_code(&run, 3);
+    assert_says(run.err, "brings no kernel");
     finished_free(&run);
 }
 
@@ -171,11 +233,16 @@ int main(void) {
         cmocka_unit_test(wrong_usage_is_told),
         cmocka_unit_test(passing_check_is_reported_in_a_line),
         cmocka_unit_test(failure_names_the_command_that_repeats_it),
+        cmocka_unit_test(command_that_repeats_is_quoted_for_a_shell),
         cmocka_unit_test(kernel_that_crashes_is_told_with_signal_and_step),
         cmocka_unit_test(kernel_that_exits_is_told_with_its_code),
         cmocka_unit_test(kernel_that_hangs_is_ended),
         cmocka_unit_test(overrun_names_the_buffer),
         cmocka_unit_test(hypothetical_device_is_asked_about_and_nothing_more),
+        cmocka_unit_test(platform_without_a_device_is_told_how_to_go_on),
+        cmocka_unit_test(platform_without_a_device_is_asked_about_and_nothing_more),
+        cmocka_unit_test(platform_of_the_plugin_alone_is_found_without_being_named),
+        cmocka_unit_test(plugin_without_kernels_is_bad_input),
         cmocka_unit_test(shapes_of_a_file_take_the_place_of_those_built_in),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
