@@ -6,22 +6,6 @@
 #include <math.h>
 #include <string.h>
 
-/* The eight columns of octet o of a segment, zero where there is none. */
-static void gather(const struct tiled_bound *bound, const struct tiled_segment *s, int32_t o,
-                   const float *x, float out[OCTET]) {
-    int32_t left = s->column_count - o * OCTET;
-    if (bound->order != NULL) {
-        const int32_t *order = bound->order + (int64_t)(s->octet_begin + o) * OCTET;
-        for (int32_t i = 0; i < OCTET; i++)
-            out[i] = order[i] >= 0 ? x[order[i]] : 0.0f;
-    } else if (left >= OCTET) {
-        memcpy(out, x + s->column_begin + o * OCTET, OCTET * sizeof out[0]);
-    } else {
-        for (int32_t i = 0; i < OCTET; i++)
-            out[i] = i < left ? x[s->column_begin + o * OCTET + i] : 0.0f;
-    }
-}
-
 /* Octets as vectors: one register of AVX2, two of NEON. */
 typedef float f32x8 __attribute__((vector_size(32)));
 typedef double f64x8 __attribute__((vector_size(64)));
@@ -30,6 +14,26 @@ typedef int32_t i32x8 __attribute__((vector_size(32)));
 typedef uint32_t u32x4 __attribute__((vector_size(16)));
 typedef int8_t i8x8 __attribute__((vector_size(8)));
 typedef int16_t i16x8 __attribute__((vector_size(16)));
+
+/* The eight columns of octet o of a segment, zero where there is none. */
+static void gather(const struct tiled_bound *bound, const struct tiled_segment *s, int32_t o,
+                   const float *x, f32x8 *out) {
+    int32_t left = s->column_count - o * OCTET;
+    if (bound->order != NULL) {
+        const int32_t *k = bound->order + (int64_t)(s->octet_begin + o) * OCTET;
+        /* Put together in a register: read back from memory, eight elements wait for each other. */
+        if ((k[0] | k[1] | k[2] | k[3] | k[4] | k[5] | k[6] | k[7]) >= 0)
+            *out = (f32x8){x[k[0]], x[k[1]], x[k[2]], x[k[3]], x[k[4]], x[k[5]], x[k[6]], x[k[7]]};
+        else
+            for (int32_t i = 0; i < OCTET; i++)
+                (*out)[i] = k[i] >= 0 ? x[k[i]] : 0.0f;
+    } else if (left >= OCTET) {
+        memcpy(out, x + s->column_begin + o * OCTET, sizeof *out);
+    } else {
+        for (int32_t i = 0; i < OCTET; i++)
+            (*out)[i] = i < left ? x[s->column_begin + o * OCTET + i] : 0.0f;
+    }
+}
 
 /* Sums lie beside each other, one a column of an octet, so that no addition waits for the one
  * before. */
@@ -58,7 +62,7 @@ float tiled_pack_f32(const struct tiled_bound *bound, float *x, int64_t in_featu
         f64x8 sum = {0};
         for (int32_t o = 0; o < s->octet_count; o++, to += OCTET * rows) {
             f32x8 octet;
-            gather(bound, s, o, x, (float *)&octet);
+            gather(bound, s, o, x, &octet);
             sum += __builtin_convertvector(octet, f64x8);
             octet = __builtin_shufflevector(octet, octet, 0, 4, 1, 5, 2, 6, 3, 7);
             put_words(&octet, OCTET, rows, to);
@@ -85,7 +89,7 @@ float tiled_pack_bf16(const struct tiled_bound *bound, float *x, int64_t in_feat
         f64x8 sum = {0};
         for (int32_t o = 0; o < s->octet_count; o++, to += OCTET / 2 * rows) {
             f32x8 octet;
-            gather(bound, s, o, x, (float *)&octet);
+            gather(bound, s, o, x, &octet);
             sum += __builtin_convertvector(octet, f64x8);
             u32x8 bits = (u32x8)octet;
             put_pairs(&bits, rows, to);
@@ -114,7 +118,7 @@ float tiled_pack_bf16x2(const struct tiled_bound *bound, float *x, int64_t in_fe
         f64x8 sum = {0};
         for (int32_t o = 0; o < s->octet_count; o++, to += OCTET * rows) {
             f32x8 octet;
-            gather(bound, s, o, x, (float *)&octet);
+            gather(bound, s, o, x, &octet);
             sum += __builtin_convertvector(octet, f64x8);
             u32x8 first, second;
             split_octet(&octet, &first, &second);
@@ -176,7 +180,7 @@ float tiled_pack_int8(const struct tiled_bound *bound, float *x, int64_t in_feat
         i32x8 sum = {0};
         for (int32_t o = 0; o < s->octet_count; o++, to += 2 * rows) {
             f32x8 octet;
-            gather(bound, s, o, x, (float *)&octet);
+            gather(bound, s, o, x, &octet);
             i32x8 q = __builtin_convertvector(octet, i32x8);
             i8x8 bytes = __builtin_convertvector(q, i8x8);
             sum += q;
@@ -196,7 +200,7 @@ float tiled_pack_int16(const struct tiled_bound *bound, float *x, int64_t in_fea
         i32x8 sum = {0};
         for (int32_t o = 0; o < s->octet_count; o++, to += OCTET / 2 * rows) {
             f32x8 octet;
-            gather(bound, s, o, x, (float *)&octet);
+            gather(bound, s, o, x, &octet);
             i32x8 q = __builtin_convertvector(octet, i32x8);
             i16x8 pairs = __builtin_convertvector(
                 __builtin_shufflevector(q, q, 0, 2, 1, 3, 4, 6, 5, 7), i16x8);
