@@ -1,0 +1,87 @@
+/*
+ * The device entries; plan.c knows their names.
+ *
+ *   gpu_stream_<weight type>_<x type>_<FEATURES>x<BLOCKS>g<GROUPS>s<SPAN>   stream.h
+ *   gpu_plain_<u4 or u8>_<x type>           plain.h
+ *   gpu_tile_<u4 or u8>_<x type>_<n>x<m>   tile.h
+ */
+#include "arrange.h"
+#include "canonicalise.h"
+#include "plain.h"
+#include "repack.h"
+#include "target.h"
+
+#if GPU_HAS_MMA
+#include "stream.h"
+#include "tile.h"
+
+#define STREAM(codes, bits, zeros, type, bf16, features, blocks, groups, span, stages, resident)   \
+    GPU_KERNEL(256, resident)                                                                      \
+    gpu_stream_##codes##_##type##_##features##x##blocks##g##groups##s##span(gpu_apply_params p) {  \
+        gpu_stream<gpu_stream_shape<bits, bf16, features, blocks, groups, span, stages, zeros>>(   \
+            p);                                                                                    \
+    }
+
+#define TILE(codes, bits, type, bf16, n, m, waves_n, waves_m, features, rows, stages, blocks)      \
+    GPU_KERNEL(32 * waves_n * waves_m, blocks)                                                     \
+    gpu_tile_##codes##_##type##_##n##x##m(gpu_apply_params p) {                                    \
+        gpu_tile<gpu_tile_shape<bits, waves_n, waves_m, features, rows, stages>, bf16>(p);         \
+    }
+
+#define STREAMS(codes, bits, zeros, type, bf16)                                                    \
+    STREAM(codes, bits, zeros, type, bf16, 1, 1, 1, 2, 20 / bits, 2)                               \
+    STREAM(codes, bits, zeros, type, bf16, 2, 1, 1, 2, 4, 2)                                       \
+    STREAM(codes, bits, zeros, type, bf16, 4, 1, 1, 2, 3, 1)                                       \
+    STREAM(codes, bits, zeros, type, bf16, 2, 2, 1, 2, 4, 1)                                       \
+    STREAM(codes, bits, zeros, type, bf16, 4, 2, 1, 2, 3, 1)                                       \
+    STREAM(codes, bits, zeros, type, bf16, 2, 1, 1, 1, 5, 2)                                       \
+    STREAM(codes, bits, zeros, type, bf16, 2, 2, 1, 1, 5, 2)                                       \
+    STREAM(codes, bits, zeros, type, bf16, 1, 1, 2, 1, 8, 2)                                       \
+    STREAM(codes, bits, zeros, type, bf16, 2, 1, 2, 1, 5, 2)                                       \
+    STREAM(codes, bits, zeros, type, bf16, 2, 2, 2, 1, 5, 2)                                       \
+    STREAM(codes, bits, zeros, type, bf16, 2, 4, 2, 1, 5, 1)                                       \
+    STREAM(codes, bits, zeros, type, bf16, 2, 1, 4, 1, 5, 2)                                       \
+    STREAM(codes, bits, zeros, type, bf16, 2, 4, 4, 1, 5, 1)
+
+#define TILES(codes, bits, type, bf16)                                                             \
+    TILE(codes, bits, type, bf16, 128, 32, 4, 1, 2, 4, 4, 3)                                       \
+    TILE(codes, bits, type, bf16, 128, 64, 4, 1, 2, 8, 4, 2)                                       \
+    TILE(codes, bits, type, bf16, 128, 128, 4, 1, 2, 16, 4, 2)                                     \
+    TILE(codes, bits, type, bf16, 256, 128, 8, 1, 2, 16, 4, 1)
+
+STREAMS(u4b8, 4, false, f16, false)
+STREAMS(u4b8, 4, false, bf16, true)
+STREAMS(u4, 4, true, f16, false)
+STREAMS(u4, 4, true, bf16, true)
+STREAMS(u8b128, 8, false, f16, false)
+STREAMS(u8b128, 8, false, bf16, true)
+STREAMS(u8, 8, true, f16, false)
+STREAMS(u8, 8, true, bf16, true)
+TILES(u4, 4, f16, false)
+TILES(u4, 4, bf16, true)
+TILES(u8, 8, f16, false)
+TILES(u8, 8, bf16, true)
+#endif
+
+#define PLAIN(codes, bits, type, bf16)                                                             \
+    GPU_KERNEL(256, 1) gpu_plain_##codes##_##type(gpu_apply_params p) { gpu_plain<bits, bf16>(p); }
+
+PLAIN(u4, 4, f16, false)
+PLAIN(u4, 4, bf16, true)
+PLAIN(u8, 8, f16, false)
+PLAIN(u8, 8, bf16, true)
+
+GPU_KERNEL(256, 1) gpu_arrange(gpu_arrange_params p) { gpu_arrange_rows(p); }
+GPU_KERNEL(1024, 1) gpu_sort(gpu_sort_params p) { gpu_sort_columns(p); }
+GPU_KERNEL(256, 1) gpu_fill_source(gpu_fill_source_params p) { gpu_fill_source_table(p); }
+GPU_KERNEL(256, 1) gpu_repack_codes(gpu_repack_params p) { gpu_repack_all_codes(p); }
+GPU_KERNEL(256, 1) gpu_repack_scales(gpu_repack_params p) { gpu_repack_all_scales(p); }
+GPU_KERNEL(256, 1) gpu_canonicalise_codes(gpu_canonicalise_codes_params p) {
+    gpu_canonicalise_all_codes(p);
+}
+GPU_KERNEL(256, 1) gpu_canonicalise_scales(gpu_canonicalise_groups_params p) {
+    gpu_canonicalise_all_scales(p);
+}
+GPU_KERNEL(256, 1) gpu_canonicalise_zeros(gpu_canonicalise_groups_params p) {
+    gpu_canonicalise_all_zeros(p);
+}

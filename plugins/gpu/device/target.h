@@ -1,0 +1,74 @@
+/*
+ * The words of the device source, the same for NVIDIA, AMD and the tests' CPU.
+ *
+ * A device source includes this file alone; 16-bit floats travel as bits, so that no vendor type
+ * is needed. Each target defines:
+ *
+ *   GPU_DEVICE                       before a function that runs on the device
+ *   GPU_KERNEL(threads, blocks)      before `void entry(struct params)`: extern "C", at most so
+ *                                    many threads a block, at least so many blocks resident
+ *   GPU_SHARED(name)                 declares `unsigned char *name`: the block's dynamic shared
+ *                                    memory, 16-byte aligned
+ *   GPU_WAVE                         threads that run together: 32 or 64
+ *   GPU_HAS_MMA                      1 where gpu_mma_* exist: 32 lanes, operands as for m16n8k16
+ *
+ *   uint32_t gpu_thread()            in the block
+ *   uint32_t gpu_threads()           threads of the block
+ *   uint32_t gpu_block()             in the grid (one axis)
+ *   uint32_t gpu_blocks()            blocks of the grid
+ *   void gpu_barrier()               all threads of the block; orders shared and global memory
+ *   void gpu_wave_barrier()          all lanes of the wave; orders shared memory among them
+ *   uint32_t gpu_shuffle(uint32_t value, uint32_t lane)      all lanes take part
+ *   void gpu_fence()                 orders this thread's global accesses for the whole device
+ *   uint32_t gpu_atomic_add(uint32_t *counter, uint32_t value)   the value before; relaxed
+ *
+ *   struct gpu_u32x4                 x, y, z, w; 16-byte aligned
+ *   gpu_u32x4 gpu_load_stream(const void *)  16 aligned bytes that are read once
+ *   gpu_u32x4 gpu_load_cached(const void *)  16 aligned bytes that other blocks read too
+ *   gpu_u32x4 gpu_load_cached_if(const void *, bool)  the same, or zeros without touching memory
+ *   void gpu_copy_async16(void *shared, const void *global)      16 aligned bytes to shared memory
+ *   void gpu_copy_async16_if(void *shared, const void *global, bool condition)
+ *                                    the same, or zeros without touching `global`
+ *   void gpu_copy_async4(void *shared, const void *global)       4 aligned bytes likewise
+ *   void gpu_copy_async_commit()     closes a batch of this thread's copies
+ *   void gpu_copy_async_wait<N>()    until at most N of this thread's latest batches are under
+ *                                    way; others see the bytes after a barrier
+ *
+ *   void gpu_mma_f16(float c[4], const uint32_t a[4], const uint32_t b[2])    c += a * b
+ *   void gpu_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2])
+ *                                    operand maps as PTX gives them for mma.m16n8k16.row.col
+ *
+ *   gpu_f16x2_sub(a, b), _mul(a, b), _fma(a, b, c)    pairs as uint32_t, rounded once each
+ *   gpu_bf16x2_sub, _mul                              likewise
+ *   uint32_t gpu_f16x2_pack(float low, float high), gpu_bf16x2_pack   rounded to nearest even
+ *   uint16_t gpu_f16_round(float), gpu_bf16_round(float); float gpu_f16_widen(uint16_t),
+ *   gpu_bf16_widen(uint16_t)
+ *   uint32_t gpu_permute(uint32_t a, uint32_t b, uint32_t selector)
+ *                                    byte i is byte (selector >> 4 i & 7) of b:a (a holds 0 to 3)
+ *   void gpu_keep(T &variable)       no effect: keeps the compiler from computing a pointer or a
+ *                                    32-bit integer anew at each use instead of holding it
+ *   uint32_t gpu_and_or(uint32_t a, uint32_t b, uint32_t c)     a & b | c
+ *   uint32_t gpu_multiply_high(uint32_t, uint32_t)    the upper 32 bits of the product
+ */
+#ifndef KERNELRY_GPU_TARGET_H
+#define KERNELRY_GPU_TARGET_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct alignas(16) gpu_u32x4 {
+    uint32_t x, y, z, w;
+};
+
+#if defined(__CUDACC__)
+#include "target_cuda.h"
+#elif defined(__HIP__)
+#include "target_amd.h"
+#else
+#include "target_cpu.h"
+#endif
+
+GPU_DEVICE uint32_t gpu_lane() { return gpu_thread() % GPU_WAVE; }
+GPU_DEVICE uint32_t gpu_wave() { return gpu_thread() / GPU_WAVE; }
+
+#endif

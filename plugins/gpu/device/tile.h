@@ -1,0 +1,411 @@
+/*
+ * The kernel for many rows of x: tiles of x and W pass through shared memory in a pipeline.
+ *
+ * Block tile    16 WAVES_N FEATURES (n) x 8 WAVES_M ROWS (m) x 64 (places); a wave owns
+ *               16 FEATURES x 8 ROWS of it.
+ * Instruction   m16n8k16: W is operand A, made from codes in registers; x is operand B.
+ * Pipeline      STAGES stages of asynchronous copies; tile t of places lives in stage t % STAGES.
+ *               Weights are dequantized half a tile ahead of the instructions that use them.
+ * Split         as in stream.h, with the accumulators as they lie in the threads.
+ *
+ * stage buffer   shape                      type      stored as                           bytes
+ * x              [8 WAVES_M ROWS, 64]       16 bits   chunk c of 16 bytes of row r at      128 a
+ * row r * 8 + (c ^ (r & 1)): a quarter of a wave's 16-byte loads meets all banks codes [WAVES_N
+ * FEATURES]         as prepared                       512 or 1024 each scales         [WAVES_N
+ * FEATURES, 32]     u32       a lane's two, for its block     128 each zeros          [WAVES_N
+ * FEATURES, 32]     u32       the word that holds a lane's two, 128 each
+ *
+ * Numerics   sums in f32 over all places of the block, then over splits in fixed order.
+ * Chosen     where m is not small, see plan.c.
+ */
+#ifndef KERNELRY_GPU_TILE_H
+#define KERNELRY_GPU_TILE_H
+
+#include "dequant.h"
+#include "operands.h"
+
+template <int BITS_, int WAVES_N_, int WAVES_M_, int FEATURES_, int ROWS_, int STAGES_>
+struct gpu_tile_shape {
+    static constexpr int BITS = BITS_, WAVES_N = WAVES_N_, WAVES_M = WAVES_M_;
+    static constexpr int FEATURES = FEATURES_, ROWS = ROWS_, STAGES = STAGES_;
+    /* row blocks at a time: 8 independent instructions cover their latency */
+    static constexpr int BATCH = FEATURES >= 8 ? 1 : 8 / FEATURES < ROWS ? 8 / FEATURES : ROWS;
+    static constexpr int THREADS = WAVES_N * WAVES_M * 32;
+    static constexpr int N_TILES = WAVES_N * FEATURES, M = WAVES_M * ROWS * 8;
+    static constexpr int X_BYTES = M * 128, CODE_BYTES = N_TILES * 128 * BITS;
+    static constexpr int SCALE_BYTES = N_TILES * 128;
+    static constexpr int CODES_AT = X_BYTES, SCALES_AT = CODES_AT + CODE_BYTES;
+    static constexpr int ZEROS_AT = SCALES_AT + SCALE_BYTES;
+    static constexpr int STAGE_BYTES = ZEROS_AT + SCALE_BYTES;
+};
+
+/** Where a block works. */
+struct gpu_tile_place {
+    int64_t row;    /* first row of x */
+    int32_t n_tile; /* first tile of features */
+    int32_t begin;  /* tiles of places */
+    int32_t end;
+    uint32_t output_tile;
+    int32_t split;
+};
+
+/** What a thread copies of each stage: the same chunks of every tile of places. */
+template <class S> struct gpu_tile_source {
+    static constexpr int X = S::M * 8 / S::THREADS;
+    static constexpr int CODES = (S::N_TILES * 8 * S::BITS + S::THREADS - 1) / S::THREADS;
+    static constexpr int SCALES = (S::N_TILES * 32 + S::THREADS - 1) / S::THREADS;
+    const uint16_t *x[X];                /* of its chunk in the next k tile */
+    const unsigned char *codes[CODES];   /* of the next k tile */
+    const unsigned char *scales[SCALES]; /* of group 0 */
+    uint32_t x_at;                       /* in the stage, of x[0] */
+    uint32_t thread;
+    int32_t k;      /* column of x of its chunk in the next k tile */
+    uint32_t k_end; /* whole chunks of 8 columns start below it */
+};
+
+template <class S>
+GPU_DEVICE gpu_tile_source<S> gpu_tile_source_of(const gpu_apply_params &p,
+                                                 const gpu_tile_place &at) {
+    gpu_tile_source<S> from;
+    uint32_t lane = gpu_lane(), wave = gpu_wave();
+    from.thread = gpu_thread();
+    uint32_t chunk = from.thread % 8, first = from.thread / 8;
+    from.k = at.begin * GPU_TILE_K + static_cast<int32_t>(chunk) * 8 - p.front;
+    from.k_end = p.k < 8 ? 0 : static_cast<uint32_t>(p.k) - 7;
+    from.x_at = first * 128 + (chunk ^ (first & 1)) * 16;
+    gpu_keep(from.thread);
+    gpu_keep(from.x_at);
+#pragma unroll
+    for (int i = 0; i < from.X; i++) { /* rows beyond m repeat the last one */
+        int64_t row = at.row + first + i * (S::THREADS / 8);
+        from.x[i] =
+            static_cast<const uint16_t *>(p.x) + (row < p.m ? row : p.m - 1) * p.x_stride + from.k;
+        gpu_keep(from.x[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < from.CODES; i++) {
+        uint32_t load = wave + i * (S::THREADS / 32); /* of 512 bytes */
+        int64_t tile = at.n_tile + load / (S::BITS / 4);
+        tile = tile < p.n_tiles ? tile : p.n_tiles - 1;
+        from.codes[i] = p.codes + (tile * p.k_tiles + at.begin) * (128 * S::BITS) +
+                        load % (S::BITS / 4) * 512 + lane * 16;
+        gpu_keep(from.codes[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < from.SCALES; i++) {
+        int64_t tile = at.n_tile + wave + i * (S::THREADS / 32);
+        tile = tile < p.n_tiles ? tile : p.n_tiles - 1;
+        from.scales[i] = p.scales + tile * p.groups * 32 + lane / 4 * 4;
+        gpu_keep(from.scales[i]);
+    }
+    return from;
+}
+
+/** Zero points, which not every type has: their places are those of the scales, halved. */
+template <class S>
+GPU_DEVICE void gpu_tile_copy_zeros(const gpu_apply_params &p, const gpu_tile_source<S> &from,
+                                    uint32_t group, unsigned char *stage) {
+    uint32_t lane = from.thread % 32;
+#pragma unroll
+    for (int i = 0; i < from.SCALES; i++) {
+        uint32_t at = (i * S::THREADS + from.thread) * 4;
+        if (S::SCALE_BYTES / 4 % S::THREADS != 0 && at >= S::SCALE_BYTES)
+            break;
+        int64_t scale = from.scales[i] - p.scales - lane / 4 * 4;
+        gpu_copy_async4(stage + S::ZEROS_AT + at,
+                        p.zeros + scale / 2 + static_cast<uint64_t>(group) * 16 + lane / 8 * 4);
+    }
+}
+
+/** The chunk that the row's end cuts: few of its columns exist. */
+GPU_DEVICE void gpu_tile_copy_rest(const uint16_t *x, int32_t left, unsigned char *to) {
+#pragma unroll 1
+    for (int32_t i = 0; i < 8; i++)
+        reinterpret_cast<uint16_t *>(to)[i] = i < left ? x[i] : uint16_t{0};
+}
+
+/** Start copying the next tile of places and go on to the one after it. */
+template <class S>
+GPU_DEVICE void gpu_tile_copy(const gpu_apply_params &p, gpu_tile_source<S> &from, uint32_t group,
+                              unsigned char *stage) {
+    bool inside = static_cast<uint32_t>(from.k) < from.k_end;
+    if (!inside && from.k >= 0 && from.k < p.k) {
+#pragma unroll
+        for (int i = 0; i < from.X; i++)
+            gpu_tile_copy_rest(from.x[i], p.k - from.k, stage + from.x_at + i * (S::THREADS * 16));
+    } else {
+#pragma unroll
+        for (int i = 0; i < from.X; i++)
+            gpu_copy_async16_if(stage + from.x_at + i * (S::THREADS * 16), from.x[i], inside);
+    }
+#pragma unroll
+    for (int i = 0; i < from.CODES; i++) {
+        uint32_t at = S::CODES_AT + (i * S::THREADS + from.thread) * 16;
+        if (S::CODE_BYTES / 16 % S::THREADS != 0 && at >= S::SCALES_AT)
+            break;
+        gpu_copy_async16(stage + at, from.codes[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < from.SCALES; i++) {
+        uint32_t at = (i * S::THREADS + from.thread) * 4;
+        if (S::SCALE_BYTES / 4 % S::THREADS != 0 && at >= S::SCALE_BYTES)
+            break;
+        gpu_copy_async4(stage + S::SCALES_AT + at,
+                        from.scales[i] + static_cast<uint64_t>(group) * 32);
+    }
+    if (p.zeros != nullptr)
+        gpu_tile_copy_zeros<S>(p, from, group, stage);
+    from.k += GPU_TILE_K;
+#pragma unroll
+    for (int i = 0; i < from.X; i++)
+        from.x[i] += GPU_TILE_K;
+#pragma unroll
+    for (int i = 0; i < from.CODES; i++)
+        from.codes[i] += 128 * S::BITS;
+}
+
+/** Operands A of half a tile of places (2 fragments), made ahead of their use. */
+template <class S> struct gpu_tile_left { uint32_t a[2][S::FEATURES][4]; };
+
+/** A lane's places in a stage. */
+template <class S> struct gpu_tile_lane {
+    uint32_t x[2];   /* of either half: row 0 of the wave's; rows follow every 1024 bytes */
+    uint32_t codes;  /* of the first half */
+    uint32_t scales; /* of the wave's first tile of features; zeros lie SCALE_BYTES behind */
+    uint32_t shift;  /* of a lane's zeros in their word */
+};
+
+template <class S> GPU_DEVICE gpu_tile_lane<S> gpu_tile_lane_of() {
+    gpu_tile_lane<S> at;
+    uint32_t lane = gpu_lane(), wave = gpu_wave();
+    uint32_t n_first = wave % S::WAVES_N * S::FEATURES;
+    uint32_t row = wave / S::WAVES_N * S::ROWS * 8 + lane / 4;
+    for (uint32_t half = 0; half < 2; half++)
+        at.x[half] = row * 128 + ((lane % 4 * 2 + half) ^ (row & 1)) * 16;
+    at.codes = S::CODES_AT + n_first * (128 * S::BITS) + lane * 16;
+    at.scales = S::SCALES_AT + n_first * 128 + lane * 4;
+    at.shift = lane / 4 % 2 * 16;
+    gpu_keep(at.x[0]);
+    gpu_keep(at.x[1]);
+    gpu_keep(at.codes);
+    gpu_keep(at.scales);
+    return at;
+}
+
+/** Dequantize fragment 2 half + j of feature tile f. */
+template <class S, bool BF16>
+GPU_DEVICE void gpu_tile_dequantize(const gpu_apply_params &p, const gpu_tile_lane<S> &at,
+                                    const unsigned char *stage, int half, int f, int j,
+                                    gpu_block_scale &scale, gpu_tile_left<S> &left) {
+    if (half == 0 && j == 0) {
+        const unsigned char *scales = stage + at.scales + f * 128;
+        uint32_t zeros = S::BITS == 4 ? 0x0808 : 0x8080;
+        if (p.zeros != nullptr)
+            zeros = *reinterpret_cast<const uint32_t *>(scales + S::SCALE_BYTES) >> at.shift;
+        scale = gpu_scale_of<S::BITS, BF16>(*reinterpret_cast<const uint32_t *>(scales), zeros);
+    }
+    uint32_t words[2];
+    const unsigned char *codes = stage + at.codes + f * (128 * S::BITS);
+    if (S::BITS == 4) {
+        words[0] = *reinterpret_cast<const uint32_t *>(codes + half * 8 + j * 4);
+    } else {
+        const uint32_t *from = reinterpret_cast<const uint32_t *>(codes + half * 512 + j * 8);
+        words[0] = from[0];
+        words[1] = from[1];
+    }
+    gpu_dequantize<S::BITS, BF16>(words, scale, left.a[j][f]);
+}
+
+/**
+ * Multiply half a tile of places while the next half's weights are dequantized: `next_stage` and
+ * `next_half` tell where those lie.
+ */
+template <class S, bool BF16>
+GPU_DEVICE void gpu_tile_half(const gpu_apply_params &p, const gpu_tile_lane<S> &at,
+                              const unsigned char *stage, int half, const unsigned char *next_stage,
+                              const gpu_tile_left<S> &left, gpu_tile_left<S> &next,
+                              gpu_block_scale scale[S::FEATURES],
+                              float c[S::FEATURES][S::ROWS][4]) {
+    constexpr int FRAGMENTS = 2 * S::FEATURES, BATCHES = S::ROWS / S::BATCH;
+    gpu_u32x4 x[2][S::BATCH];
+    const unsigned char *rows = stage + at.x[half];
+#pragma unroll
+    for (int r = 0; r < S::BATCH; r++)
+        x[0][r] = *reinterpret_cast<const gpu_u32x4 *>(rows + r * 1024);
+#pragma unroll
+    for (int batch = 0; batch < BATCHES; batch++) {
+#pragma unroll
+        for (int r = 0; r < S::BATCH && batch + 1 < BATCHES; r++)
+            x[(batch + 1) % 2][r] =
+                *reinterpret_cast<const gpu_u32x4 *>(rows + ((batch + 1) * S::BATCH + r) * 1024);
+#pragma unroll
+        for (int i = batch * FRAGMENTS / BATCHES; i < (batch + 1) * FRAGMENTS / BATCHES; i++)
+            gpu_tile_dequantize<S, BF16>(p, at, next_stage, 1 - half, i / 2, i % 2, scale[i / 2],
+                                         next);
+#pragma unroll
+        for (int j = 0; j < 2; j++)
+#pragma unroll
+            for (int r = 0; r < S::BATCH; r++) {
+                const gpu_u32x4 &v = x[batch % 2][r];
+                uint32_t right[2] = {j == 0 ? v.x : v.z, j == 0 ? v.y : v.w};
+#pragma unroll
+                for (int f = 0; f < S::FEATURES; f++)
+                    gpu_mma<BF16>(c[f][batch * S::BATCH + r], left.a[j][f], right);
+            }
+    }
+}
+
+/** The group of this lane's block in a tile of places that exists. */
+GPU_DEVICE uint32_t gpu_tile_group(const gpu_apply_params &p, int32_t k_tile, int32_t end) {
+    int32_t tile = k_tile < end ? k_tile : end - 1;
+    return gpu_group(p, static_cast<uint32_t>(tile) * GPU_TILE_BLOCKS + gpu_lane() % 4);
+}
+
+/**
+ * All tiles of places of the block. The barrier of tile t says that tile t + 1 has landed too, so
+ * that its first weights can be dequantized before the next barrier, and that nobody reads tile
+ * t - 1 any more, whose stage is filled again.
+ */
+template <class S, bool BF16>
+GPU_DEVICE void gpu_tile_pipeline(const gpu_apply_params &p, const gpu_tile_place &at,
+                                  unsigned char *shared, float c[S::FEATURES][S::ROWS][4]) {
+    if (at.begin >= at.end)
+        return;
+    gpu_tile_source<S> from = gpu_tile_source_of<S>(p, at);
+    gpu_tile_lane<S> lane = gpu_tile_lane_of<S>();
+#pragma unroll
+    for (int stage = 0; stage < S::STAGES - 1; stage++) {
+        int32_t tile = at.begin + stage;
+        if (tile < at.end)
+            gpu_tile_copy<S>(p, from, gpu_tile_group(p, tile, at.end),
+                             shared + stage * S::STAGE_BYTES);
+        gpu_copy_async_commit();
+    }
+    uint32_t group = gpu_tile_group(p, at.begin + S::STAGES - 1, at.end);
+    gpu_tile_left<S> first, second;
+    gpu_block_scale scale[S::FEATURES];
+    gpu_copy_async_wait<S::STAGES - 2>();
+    gpu_barrier();
+#pragma unroll
+    for (int i = 0; i < 2 * S::FEATURES; i++)
+        gpu_tile_dequantize<S, BF16>(p, lane, shared, 0, i / 2, i % 2, scale[i / 2], first);
+    int32_t read = 0, write = (S::STAGES - 1) * S::STAGE_BYTES;
+    for (int32_t tile = at.begin; tile < at.end; tile++) {
+        int32_t after = read == (S::STAGES - 1) * S::STAGE_BYTES ? 0 : read + S::STAGE_BYTES;
+        gpu_copy_async_wait<S::STAGES - 3>();
+        gpu_barrier();
+        if (tile + S::STAGES - 1 < at.end)
+            gpu_tile_copy<S>(p, from, group, shared + write);
+        gpu_copy_async_commit();
+        group = gpu_tile_group(p, tile + S::STAGES, at.end);
+        gpu_tile_half<S, BF16>(p, lane, shared + read, 0, shared + read, first, second, scale, c);
+        /* after the last tile this dequantizes what nobody uses */
+        gpu_tile_half<S, BF16>(p, lane, shared + read, 1, shared + after, second, first, scale, c);
+        write = read;
+        read = after;
+    }
+    gpu_copy_async_wait<0>();
+    gpu_barrier();
+}
+
+/** Output tiles go down the rows of x first, so that blocks at work together share weights. */
+template <class S> GPU_DEVICE gpu_tile_place gpu_tile_place_of(const gpu_apply_params &p) {
+    gpu_tile_place at;
+    uint32_t tiles = static_cast<uint32_t>(p.m_blocks * p.n_blocks);
+    at.output_tile = gpu_block() % tiles;
+    at.split = static_cast<int32_t>(gpu_block() / tiles);
+    at.row = static_cast<int64_t>(at.output_tile % p.m_blocks) * S::M;
+    at.n_tile = static_cast<int32_t>(at.output_tile / p.m_blocks) * S::N_TILES;
+    int32_t used = gpu_used_tiles(p);
+    at.begin = at.split * p.split_tiles;
+    at.end = at.begin + p.split_tiles < used ? at.begin + p.split_tiles : used;
+    return at;
+}
+
+/** Add the splits' partial sums up; false where another block does that. */
+template <class S>
+GPU_DEVICE bool gpu_tile_join(const gpu_apply_params &p, const gpu_tile_place &at,
+                              unsigned char *shared, float c[S::FEATURES][S::ROWS][4]) {
+    constexpr int SUMS = S::FEATURES * S::ROWS * 4;
+    float *partials =
+        p.partials + static_cast<int64_t>(at.output_tile) * p.splits * (SUMS * S::THREADS);
+    float *mine = partials + at.split * (SUMS * S::THREADS) + gpu_thread();
+#pragma unroll
+    for (int i = 0; i < SUMS; i++)
+        mine[i * S::THREADS] = c[i / (S::ROWS * 4)][i / 4 % S::ROWS][i % 4];
+    if (!gpu_last_of_split(p, at.output_tile, reinterpret_cast<uint32_t *>(shared)))
+        return false;
+#pragma unroll
+    for (int i = 0; i < SUMS; i++)
+        c[i / (S::ROWS * 4)][i / 4 % S::ROWS][i % 4] = 0;
+    for (int32_t split = 0; split < p.splits; split++) {
+        const float *from = partials + split * (SUMS * S::THREADS) + gpu_thread();
+#pragma unroll
+        for (int i = 0; i < SUMS; i++)
+            c[i / (S::ROWS * 4)][i / 4 % S::ROWS][i % 4] += from[i * S::THREADS];
+    }
+    return true;
+}
+
+/** Store y's tile where all its columns exist, in pairs of 16-bit values. */
+template <class S>
+GPU_DEVICE void gpu_tile_store(const gpu_apply_params &p, int64_t row, int32_t column,
+                               const float c[S::FEATURES][S::ROWS][4]) {
+    uint16_t *y = static_cast<uint16_t *>(p.y) + row * p.y_stride + column;
+    int32_t left = row < p.m ? static_cast<int32_t>(p.m - row) : 0;
+#pragma unroll
+    for (int f = 0; f < S::FEATURES; f++) {
+        float bias[2] = {0, 0};
+        if (p.bias != nullptr) {
+            bias[0] = gpu_widen(p.bias, column + f * 16, p.y_type);
+            bias[1] = gpu_widen(p.bias, column + f * 16 + 1, p.y_type);
+        }
+#pragma unroll
+        for (int i = 0; i < S::ROWS * 2; i++) {
+            int r = i / 2 * 8 + i % 2;
+            float first = c[f][i / 2][i % 2] + bias[0], second = c[f][i / 2][2 + i % 2] + bias[1];
+            uint32_t pair = p.y_type == KRY_TYPE_F16 ? gpu_f16x2_pack(first, second)
+                                                     : gpu_bf16x2_pack(first, second);
+            if (r < left)
+                *reinterpret_cast<uint32_t *>(y + r * p.y_stride + f * 16) = pair;
+        }
+    }
+}
+
+/** Store y's tile one value at a time, by way of shared memory. */
+template <class S>
+GPU_DEVICE void gpu_tile_store_any(const gpu_apply_params &p, const gpu_tile_place &at,
+                                   unsigned char *shared, uint32_t row, uint32_t column,
+                                   const float c[S::FEATURES][S::ROWS][4]) {
+    constexpr uint32_t COLUMNS = S::N_TILES * 16;
+    float *sums = reinterpret_cast<float *>(shared);
+    gpu_barrier();
+#pragma unroll
+    for (int i = 0; i < S::FEATURES * S::ROWS * 4; i++)
+        sums[(row + i / 4 % S::ROWS * 8 + i % 2) * COLUMNS + column + i / (S::ROWS * 4) * 16 +
+             i % 4 / 2] = c[i / (S::ROWS * 4)][i / 4 % S::ROWS][i % 4];
+    gpu_barrier();
+    for (uint32_t i = gpu_thread(); i < COLUMNS * S::M; i += S::THREADS)
+        gpu_store_y(p, at.row + i / COLUMNS, at.n_tile * 16 + static_cast<int32_t>(i % COLUMNS),
+                    sums[i]);
+}
+
+template <class S, bool BF16> GPU_DEVICE void gpu_tile(const gpu_apply_params &p) {
+    GPU_SHARED(shared);
+    gpu_tile_place at = gpu_tile_place_of<S>(p);
+    float c[S::FEATURES][S::ROWS][4] = {};
+    gpu_tile_pipeline<S, BF16>(p, at, shared, c);
+    if (p.splits > 1 && !gpu_tile_join<S>(p, at, shared, c))
+        return;
+    uint32_t lane = gpu_lane(), wave = gpu_wave();
+    uint32_t row = wave / S::WAVES_N * S::ROWS * 8 + lane % 4 * 2;
+    uint32_t column = wave % S::WAVES_N * S::FEATURES * 16 + lane / 4 * 2;
+    bool pairs = p.y_type != KRY_TYPE_F32 && (at.n_tile + S::N_TILES) * 16 <= p.n &&
+                 p.y_stride % 2 == 0 && reinterpret_cast<uintptr_t>(p.y) % 4 == 0;
+    if (pairs)
+        gpu_tile_store<S>(p, at.row + row, at.n_tile * 16 + static_cast<int32_t>(column), c);
+    else
+        gpu_tile_store_any<S>(p, at, shared, row, column, c);
+}
+
+#endif

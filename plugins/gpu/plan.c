@@ -1,0 +1,488 @@
+/*
+ * Which entry, tile and split an apply takes.
+ *
+ * Every shape of block tile, with every split along K that may pay, is a candidate; the cheapest
+ * by a model in clocks wins (cost_of). The model knows no layer by name: what a block tile costs
+ * was measured once, alone and on a full multiprocessor.
+ */
+#include "plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/** A block tile that gpu.cu has entries for. */
+struct block_shape {
+    int32_t n; /* output features; stream.h: of waves_n waves */
+    int32_t m; /* rows */
+    int32_t threads;
+    int32_t groups;   /* stream.h: groups in a tile of places; 0: tile.h; -1: plain.h */
+    int32_t features; /* stream.h: FEATURES, BLOCKS, SPAN and STAGES of 4 bits, and of 8 */
+    int32_t blocks;
+    int32_t span;
+    int32_t stages; /* tile.h: STAGES */
+    int32_t stages8;
+    int32_t waves_n;
+    int32_t resident; /* blocks of a multiprocessor that registers allow */
+    int32_t busy;     /* clocks of a unit on a full multiprocessor, 4 bits */
+    int32_t alone;    /* clocks of a unit for those who wait for nobody but themselves */
+};
+
+#define STREAM_WAVES(features_, blocks_, groups_, span_, stages_, stages8_, resident_, waves_,     \
+                     busy_, alone_)                                                                \
+    {                                                                                              \
+        .n = features_ * 16 * waves_, .m = blocks_ * 8 / groups_, .threads = 256,                  \
+        .groups = groups_, .features = features_, .blocks = blocks_, .span = span_,                \
+        .stages = stages_, .stages8 = stages8_, .waves_n = waves_, .resident = resident_,          \
+        .busy = busy_, .alone = alone_                                                             \
+    }
+#define STREAM(features, blocks, groups, span, stages, stages8, resident, busy, alone)             \
+    STREAM_WAVES(features, blocks, groups, span, stages, stages8, resident, 1, busy, alone),       \
+        STREAM_WAVES(features, blocks, groups, span, stages, stages8, resident, 2, busy, alone),   \
+        STREAM_WAVES(features, blocks, groups, span, stages, stages8, resident, 4, busy, alone)
+#define TILE(n_, m_, threads_, resident_, busy_, alone_)                                           \
+    {                                                                                              \
+        .n = n_, .m = m_, .threads = threads_, .stages = 4, .stages8 = 4, .resident = resident_,   \
+        .busy = busy_, .alone = alone_                                                             \
+    }
+
+/* The clocks were measured on an H200, see bench/gpu/NOTES.md. A unit is a k tile of 16 features
+ * (stream.h) or of the block (tile.h). */
+static const struct block_shape shapes[] = {
+    STREAM(1, 1, 1, 2, 5, 2, 2, 33, 300),
+    STREAM(2, 1, 1, 2, 4, 4, 2, 32, 280),
+    STREAM(4, 1, 1, 2, 3, 3, 1, 34, 270),
+    STREAM(2, 2, 1, 2, 4, 4, 1, 49, 395),
+    STREAM(4, 2, 1, 2, 3, 3, 1, 40, 320),
+    STREAM(2, 1, 1, 1, 5, 5, 2, 37, 350),
+    STREAM(2, 2, 1, 1, 5, 5, 2, 46, 420),
+    STREAM(1, 1, 2, 1, 8, 8, 2, 50, 620),
+    STREAM(2, 1, 2, 1, 5, 5, 2, 40, 450),
+    STREAM(2, 2, 2, 1, 5, 5, 2, 55, 560),
+    STREAM(2, 4, 2, 1, 5, 5, 1, 106, 850),
+    STREAM(2, 1, 4, 1, 5, 5, 2, 40, 450),
+    STREAM(2, 4, 4, 1, 5, 5, 1, 106, 850),
+    TILE(128, 32, 128, 3, 473, 700),
+    TILE(128, 64, 128, 2, 760, 980),
+    TILE(128, 128, 128, 2, 1380, 1900),
+    TILE(256, 128, 256, 1, 2800, 2800),
+    {.n = 16, .m = 8, .threads = 256, .groups = -1, .resident = 4, .busy = 3000, .alone = 3000},
+};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+static const int32_t split_choices[] = {1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32};
+enum { SPLITS = sizeof split_choices / sizeof *split_choices };
+
+enum {
+    SPLIT_ROWS_MAX = 512,   /* more rows are never split along K */
+    SPLIT_BLOCKS_MAX = 2048 /* nor are more blocks, so that the zeroed part is small */
+};
+
+/** Partial sums take at most this. */
+#define PARTIALS_MAX (UINT64_C(24) << 20)
+
+/** A candidate before it is a plan. */
+struct candidate {
+    const struct block_shape *shape;
+    int32_t threads;
+    int32_t splits;
+    int32_t split_tiles;
+    int32_t m_blocks;
+    int32_t n_blocks;
+    uint64_t partials; /* bytes */
+    double cost;
+};
+
+static int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
+static double larger(double a, double b) { return a > b ? a : b; }
+
+/** Tiles of places that a block takes at a time. */
+static int32_t tiles_at_once(const struct block_shape *s, int32_t threads) {
+    return s->groups > 0 ? threads / 32 / s->waves_n * s->span : 1;
+}
+
+struct gpu_facts gpu_facts_of(const kry_device *device) {
+    struct gpu_facts facts = {
+        .family = strcmp(device->platform, "cuda") == 0 ? GPU_FAMILY_MMA : GPU_FAMILY_PLAIN,
+        .arch = device->arch_number,
+        .multiprocessors = device->multiprocessors,
+        .shared_bytes = device->shared_memory_bytes,
+    };
+    return facts;
+}
+
+uint32_t gpu_x_unit(const void *x, int64_t x_stride, int64_t m) {
+    uint64_t bits = (uint64_t)(uintptr_t)x | (m > 1 ? (uint64_t)x_stride * 2 : 0);
+    return bits % 16 == 0 ? 16 : bits % 4 == 0 ? 4 : 2;
+}
+
+/** Groups that `span` tiles of places can hold: 1, 2 or (any number, or act-order) 4. */
+static int32_t groups_of_tiles(const struct gpu_layout *layout, int32_t span) {
+    if (layout->act_order)
+        return 4;
+    int32_t blocks = span * GPU_TILE_BLOCKS;
+    if (layout->groups == 1 ||
+        (layout->group_blocks % blocks == 0 && layout->first_blocks % blocks == 0))
+        return 1;
+    bool pairs = layout->group_blocks == 2 && layout->first_blocks % 2 == 0;
+    return span == 1 && (pairs || layout->group_blocks > 2) ? 2 : 4;
+}
+
+static uint32_t shape_shared_bytes(const struct block_shape *s, int32_t threads, int32_t bits) {
+    if (s->groups < 0)
+        return (uint32_t)(threads * s->m * 4);
+    int32_t stages = bits == 4 ? s->stages : s->stages8, stage, sums;
+    if (s->groups > 0) {
+        int32_t slots = s->groups == 1 ? 1 : 2;
+        stage = threads / 32 * s->features * (s->span * bits * 128 + slots * 256);
+        sums = threads * s->features * s->blocks * (s->groups == 1 ? 16 : 8) + 16;
+    } else {
+        int32_t n_tiles = s->n / 16;
+        stage = s->m * 128 + n_tiles * 128 * bits + n_tiles * 256;
+        sums = s->n * s->m * 4; /* y's tile, where it cannot be stored directly */
+    }
+    return (uint32_t)(stages * stage > sums ? stages * stage : sums);
+}
+
+/**
+ * Threads of a block whose shared memory fits, or 0: the waves of stream.h bring a ring each, so
+ * fewer waves need less.
+ */
+static int32_t threads_that_fit(const struct gpu_facts *facts, const struct block_shape *s,
+                                int32_t bits) {
+    uint32_t most = facts->shared_bytes != 0 ? facts->shared_bytes : 49152;
+    int32_t threads = s->threads;
+    while (shape_shared_bytes(s, threads, bits) > most) {
+        if (s->groups <= 0 || threads == 32 * s->waves_n)
+            return 0;
+        threads /= 2;
+    }
+    return threads;
+}
+
+/**
+ * Whether weights must not be rounded to 16 bits after their scale: y would show it where its type
+ * is finer than x's, or where so few products are summed that the roundings do not average out.
+ */
+static bool needs_exact_weights(const kry_linear *linear) {
+    return linear->y_type == KRY_TYPE_F32 ||
+           (linear->x_type == KRY_TYPE_BF16 && linear->y_type == KRY_TYPE_F16) ||
+           linear->in_features < 64;
+}
+
+/** Bytes of partial sums that a call of m rows may use: never less for a larger m. */
+static uint64_t partials_bound(const struct gpu_layout *layout, int64_t m) {
+    int64_t rows = minimum(m, SPLIT_ROWS_MAX);
+    rows = rows <= 64 ? 64 : gpu_ceil_div(rows, 128) * 128;
+    int64_t bytes = gpu_ceil_div(layout->out_features, 256) * 256 * rows * 16;
+    return (uint64_t)minimum(bytes, (int64_t)PARTIALS_MAX);
+}
+
+/** Rows of a run whose x is put in order first; its bytes are half of the workspace at most. */
+static int64_t arranged_rows(const struct gpu_layout *layout, int64_t m) {
+    int64_t most = (int64_t)(GPU_WORKSPACE_MAX / 2) / (layout->k_tiles * GPU_TILE_K * 2);
+    return minimum(m, most >= 128 ? most / 128 * 128 : most > 1 ? most : 1);
+}
+
+static uint64_t arranged_bytes(const struct gpu_layout *layout, int64_t rows) {
+    return ((uint64_t)rows * (uint64_t)layout->k_tiles * GPU_TILE_K * 2 + 255) / 256 * 256;
+}
+
+/**
+ * The clocks of a candidate: a start, something for each block that a multiprocessor works off, and
+ * their k tiles, of which as many are under way at once as registers allow.
+ */
+static double cost_of(const struct gpu_facts *facts, const struct candidate *c, int32_t bits) {
+    const struct block_shape *s = c->shape;
+    int64_t multiprocessors = facts->multiprocessors != 0 ? facts->multiprocessors : 108;
+    int64_t blocks = (int64_t)c->m_blocks * c->n_blocks * c->splits;
+    double turns = (double)gpu_ceil_div(blocks, multiprocessors);
+    double rounds = (double)gpu_ceil_div((int64_t)turns, s->resident);
+    double slower = bits == 4 ? 1 : s->groups > 0 ? 1.6 : 1.1;
+    double units = c->split_tiles, mine = c->split_tiles;
+    if (s->groups > 0) {
+        units *= s->n / 16;
+        mine = (double)(gpu_ceil_div(c->split_tiles, tiles_at_once(s, c->threads)) * s->span *
+                        s->features);
+    }
+    if (s->groups > 0 && c->m_blocks > 2)
+        slower *= 1.5; /* blocks that read the same weights again drift apart */
+    double work = larger(turns * units * s->busy, rounds * mine * s->alone) * slower;
+    double fixed = s->groups > 0 ? 3000 + turns * 1750 : 3500 + turns * 1500;
+    if (c->splits > 1)
+        fixed += (s->groups > 0 ? 5000 : 3000) + 0.06 * s->n * s->m * c->splits;
+    return work + fixed;
+}
+
+/** Fill candidate `index` for a run of `rows` rows; false where it does not fit. */
+static bool candidate_of(const struct gpu_facts *facts, const kry_linear *linear,
+                         const struct gpu_layout *layout, int64_t rows, int32_t index,
+                         struct candidate *c) {
+    const struct block_shape *s = &shapes[index / SPLITS];
+    int32_t splits = split_choices[index % SPLITS];
+    bool exact = needs_exact_weights(linear);
+    c->shape = s;
+    if ((s->groups < 0) != (facts->family == GPU_FAMILY_PLAIN) || (s->groups == 0 && exact))
+        return false;
+    if (s->groups > 0 && s->groups != groups_of_tiles(layout, s->span))
+        return false;
+    c->threads = threads_that_fit(facts, s, layout->bits);
+    if (c->threads == 0)
+        return false;
+    c->m_blocks = (int32_t)gpu_ceil_div(rows, s->m);
+    c->n_blocks = (int32_t)gpu_ceil_div(layout->out_features, s->n);
+    int32_t span = s->groups > 0 ? s->span : 1;
+    c->split_tiles = (int32_t)gpu_ceil_div(layout->k_tiles, splits * span) * span;
+    c->splits = (int32_t)gpu_ceil_div(layout->k_tiles, c->split_tiles);
+    int64_t blocks = (int64_t)c->m_blocks * c->n_blocks * splits;
+    c->partials = splits > 1 ? (uint64_t)blocks * (uint64_t)(s->n * s->m) * 4 : 0;
+    if (splits > 1) {
+        int32_t least = s->groups > 0 ? tiles_at_once(s, c->threads) : 4;
+        if (c->splits != splits || c->split_tiles < least || s->groups < 0 ||
+            rows > SPLIT_ROWS_MAX || blocks > SPLIT_BLOCKS_MAX ||
+            c->partials > partials_bound(layout, rows))
+            return false;
+    }
+    c->cost = cost_of(facts, c, layout->bits);
+    return true;
+}
+
+/** The names of what a plan launches, and why. */
+static void plan_words(const kry_linear *linear, const struct gpu_layout *layout,
+                       const struct candidate *c, struct gpu_plan *out) {
+    const struct block_shape *s = c->shape;
+    const char *codes = layout->bits == 4 ? "u4" : "u8";
+    const char *type = linear->x_type == KRY_TYPE_F16 ? "f16" : "bf16";
+    static const char *const weights[] = {"", "u4b8", "u4", "u8b128", "u8"}; /* KRY_WEIGHT_* */
+    const char *how = "weights streamed to registers";
+    size_t size = sizeof out->main.entry;
+    if (s->groups < 0) {
+        snprintf(out->main.entry, size, "gpu_plain_%s_%s", codes, type);
+        how = "plain arithmetic";
+    } else if (s->groups > 0) {
+        snprintf(out->main.entry, size, "gpu_stream_%s_%s_%dx%dg%ds%d",
+                 weights[linear->weight_type], type, s->features, s->blocks, s->groups, s->span);
+    } else {
+        snprintf(out->main.entry, size, "gpu_tile_%s_%s_%dx%d", codes, type, s->n, s->m);
+        how = "pipeline through shared memory";
+    }
+    if (out->arranged)
+        snprintf(out->arrange.entry, sizeof out->arrange.entry, "gpu_arrange");
+    snprintf(out->why, sizeof out->why, "%s: tiles of %d features x %d rows, K in %d, %u blocks%s",
+             how, s->n, s->m, c->splits, out->main.grid, out->arranged ? ", x put in order" : "");
+}
+
+static void plan_of_candidate(const kry_linear *linear, const struct gpu_layout *layout,
+                              const struct candidate *c, int64_t rows, bool arranged,
+                              struct gpu_plan *out) {
+    memset(out, 0, sizeof *out);
+    out->rows = rows;
+    out->arranged = arranged;
+    out->tile_m = c->shape->m;
+    out->tile_n = c->shape->n;
+    out->m_blocks = c->m_blocks;
+    out->n_blocks = c->n_blocks;
+    out->splits = c->splits;
+    out->waves_n = c->shape->waves_n;
+    out->split_tiles = c->split_tiles;
+    uint32_t tiles = (uint32_t)c->m_blocks * (uint32_t)c->n_blocks;
+    out->main.grid = tiles * (uint32_t)c->splits;
+    out->main.block = (uint32_t)c->threads;
+    out->main.shared_bytes = shape_shared_bytes(c->shape, c->threads, layout->bits);
+    if (arranged) {
+        out->partials_at = arranged_bytes(layout, rows);
+        out->arrange.grid = (uint32_t)minimum(gpu_ceil_div(rows * layout->k_tiles * 8, 256), 65535);
+        out->arrange.block = 256;
+    }
+    out->scratch_bytes = out->partials_at + c->partials;
+    out->zeroed_bytes = c->splits > 1 ? (uint64_t)tiles * 4 : 0;
+    plan_words(linear, layout, c, out);
+}
+
+/** Rows of a call's runs, and whether x is put in order first. */
+static int64_t run_of(const struct gpu_layout *layout, const struct gpu_call *call,
+                      bool *arranged) {
+    *arranged = layout->gathered || layout->front % 8 != 0 || call->x_unit < 16;
+    int64_t rows = minimum(call->m, INT64_C(1) << 16);
+    return *arranged ? arranged_rows(layout, rows) : rows;
+}
+
+bool gpu_plan_candidate(const struct gpu_facts *facts, const kry_linear *linear,
+                        const struct gpu_layout *layout, const struct gpu_call *call, int32_t index,
+                        struct gpu_plan *out, double *cost) {
+    bool arranged;
+    int64_t rows = run_of(layout, call, &arranged);
+    for (int32_t i = 0, found = 0; i < SHAPES * SPLITS; i++) {
+        struct candidate c;
+        if (!candidate_of(facts, linear, layout, rows, i, &c) || found++ != index)
+            continue;
+        plan_of_candidate(linear, layout, &c, rows, arranged, out);
+        *cost = c.cost;
+        return true;
+    }
+    return false;
+}
+
+void gpu_plan_of(const struct gpu_facts *facts, const kry_linear *linear,
+                 const struct gpu_layout *layout, const struct gpu_call *call,
+                 struct gpu_plan *out) {
+    bool arranged;
+    int64_t rows = run_of(layout, call, &arranged);
+    struct candidate best = {.cost = -1}, c;
+    for (int32_t i = 0; i < SHAPES * SPLITS; i++)
+        if (candidate_of(facts, linear, layout, rows, i, &c) &&
+            (best.cost < 0 || c.cost < best.cost))
+            best = c;
+    plan_of_candidate(linear, layout, &best, rows, arranged, out);
+}
+
+void gpu_plan_workspace(const struct gpu_facts *facts, const kry_linear *linear,
+                        const struct gpu_layout *layout, int64_t m, kry_workspace *out) {
+    (void)linear;
+    bool splits = facts->family != GPU_FAMILY_PLAIN;
+    uint64_t partials = splits ? partials_bound(layout, m) : 0;
+    out->scratch_bytes = arranged_bytes(layout, arranged_rows(layout, m)) + partials;
+    out->zeroed_bytes = splits ? SPLIT_BLOCKS_MAX * 4 : 0;
+}
+
+/** value / by for values and divisors whose product is below 2^32, see gpu_divide. */
+static struct gpu_divider divider_of(int64_t by) {
+    struct gpu_divider one = {.magic = 0, .mask = UINT32_MAX};
+    struct gpu_divider other = {.magic = (uint32_t)(UINT64_C(0xffffffff) / (uint64_t)by + 1)};
+    return by == 1 ? one : other;
+}
+
+struct gpu_apply_params gpu_plan_params(const struct gpu_plan *plan, const kry_linear *linear,
+                                        const struct gpu_layout *layout,
+                                        const struct gpu_run *run) {
+    const unsigned char *prepared = run->prepared;
+    unsigned char *scratch = run->scratch;
+    bool one_group = layout->groups == 1;
+    const void *block_group = prepared + layout->block_group_at;
+    const void *header = prepared + layout->header_at;
+    void *partials = scratch + plan->partials_at;
+    struct gpu_apply_params p = {
+        .x = plan->arranged ? (const void *)(scratch + plan->arranged_at) : run->x,
+        .y = run->y,
+        .bias = run->bias,
+        .codes = prepared + layout->codes_at,
+        .scales = prepared + layout->scales_at,
+        .zeros = layout->has_zeros ? prepared + layout->zeros_at : NULL,
+        .block_group = layout->act_order ? block_group : NULL,
+        .header = layout->act_order ? header : NULL,
+        .partials = plan->splits > 1 ? partials : NULL,
+        .semaphores = run->zeroed,
+        .x_stride = plan->arranged ? layout->k_tiles * GPU_TILE_K : run->x_stride,
+        .y_stride = run->y_stride,
+        .m = (int32_t)run->m,
+        .n = (int32_t)layout->out_features,
+        .k = (int32_t)(plan->arranged ? layout->k_tiles * GPU_TILE_K : layout->in_features),
+        .front = plan->arranged ? 0 : layout->front,
+        .n_tiles = (int32_t)layout->n_tiles,
+        .k_tiles = (int32_t)layout->k_tiles,
+        .groups = (int32_t)layout->groups,
+        .splits = plan->splits,
+        .split_tiles = plan->split_tiles,
+        .m_blocks = plan->m_blocks,
+        .n_blocks = plan->n_blocks,
+        .first_offset = (uint32_t)(layout->group_blocks - layout->first_blocks),
+        .divider = one_group ? (struct gpu_divider){0} : divider_of(layout->group_blocks),
+        .y_type = linear->y_type,
+        .waves_n = plan->waves_n,
+    };
+    return p;
+}
+
+struct gpu_arrange_params gpu_plan_arrange(const struct gpu_plan *plan,
+                                           const struct gpu_layout *layout,
+                                           const struct gpu_run *run) {
+    const unsigned char *prepared = run->prepared;
+    unsigned char *scratch = run->scratch;
+    const void *source = prepared + layout->source_at;
+    void *to = scratch + plan->arranged_at;
+    struct gpu_arrange_params p = {
+        .x = run->x,
+        .to = to,
+        .source = layout->gathered ? source : NULL,
+        .x_stride = run->x_stride,
+        .m = run->m,
+        .k = (int32_t)layout->in_features,
+        .front = layout->front,
+        .places = (int32_t)(layout->k_tiles * GPU_TILE_K),
+    };
+    return p;
+}
+
+#define STREAMS(kind)                                                                              \
+    "gpu_stream_" kind "_1x1g1s2", "gpu_stream_" kind "_2x1g1s2", "gpu_stream_" kind "_4x1g1s2",   \
+        "gpu_stream_" kind "_2x2g1s2", "gpu_stream_" kind "_4x2g1s2",                              \
+        "gpu_stream_" kind "_2x1g1s1", "gpu_stream_" kind "_2x2g1s1",                              \
+        "gpu_stream_" kind "_1x1g2s1", "gpu_stream_" kind "_2x1g2s1",                              \
+        "gpu_stream_" kind "_2x2g2s1", "gpu_stream_" kind "_2x4g2s1",                              \
+        "gpu_stream_" kind "_2x1g4s1", "gpu_stream_" kind "_2x4g4s1"
+#define TILES(kind)                                                                                \
+    "gpu_tile_" kind "_128x32", "gpu_tile_" kind "_128x64", "gpu_tile_" kind "_128x128",           \
+        "gpu_tile_" kind "_256x128"
+#define PREPARATION                                                                                \
+    "gpu_arrange", "gpu_sort", "gpu_fill_source", "gpu_repack_codes", "gpu_repack_scales",         \
+        "gpu_canonicalise_codes", "gpu_canonicalise_scales", "gpu_canonicalise_zeros"
+
+const char *const *gpu_entry_names(uint32_t family, size_t *count) {
+    static const char *const plain[] = {
+        PREPARATION,        "gpu_plain_u4_f16",  "gpu_plain_u4_bf16",
+        "gpu_plain_u8_f16", "gpu_plain_u8_bf16",
+    };
+    static const char *const mma[] = {
+        PREPARATION,        STREAMS("u4b8_f16"),   STREAMS("u4b8_bf16"),   STREAMS("u4_f16"),
+        STREAMS("u4_bf16"), STREAMS("u8b128_f16"), STREAMS("u8b128_bf16"), STREAMS("u8_f16"),
+        STREAMS("u8_bf16"), TILES("u4_f16"),       TILES("u4_bf16"),       TILES("u8_f16"),
+        TILES("u8_bf16"),
+    };
+    *count = family == GPU_FAMILY_MMA ? sizeof mma / sizeof *mma : sizeof plain / sizeof *plain;
+    return family == GPU_FAMILY_MMA ? mma : plain;
+}
+
+/* ---- preparation --------------------------------------------------------------------------- */
+
+static struct gpu_launch launch_for(const char *entry, int64_t threads) {
+    struct gpu_launch launch = {.block = 256};
+    int64_t grid = gpu_ceil_div(threads, 256);
+    launch.grid = (uint32_t)(grid < 1 ? 1 : minimum(grid, 65535));
+    snprintf(launch.entry, sizeof launch.entry, "%s", entry);
+    return launch;
+}
+
+struct gpu_launch gpu_launch_sort(const struct gpu_layout *layout) {
+    (void)layout;
+    struct gpu_launch launch = {.entry = "gpu_sort", .grid = 1, .block = 1024};
+    return launch;
+}
+
+struct gpu_launch gpu_launch_fill_source(const struct gpu_layout *layout) {
+    return launch_for("gpu_fill_source", layout->k_tiles * GPU_TILE_K);
+}
+
+struct gpu_launch gpu_launch_repack_codes(const struct gpu_layout *layout, int64_t rows) {
+    return launch_for("gpu_repack_codes",
+                      gpu_ceil_div(rows, GPU_TILE_N) * layout->k_tiles * GPU_LANES);
+}
+
+struct gpu_launch gpu_launch_repack_scales(const struct gpu_layout *layout, int64_t rows) {
+    return launch_for("gpu_repack_scales",
+                      gpu_ceil_div(rows, GPU_TILE_N) * GPU_TILE_N * layout->groups);
+}
+
+struct gpu_launch gpu_launch_canonicalise_codes(int64_t rows, int64_t words) {
+    return launch_for("gpu_canonicalise_codes", rows * words);
+}
+
+struct gpu_launch gpu_launch_canonicalise_scales(int64_t rows, int64_t groups) {
+    return launch_for("gpu_canonicalise_scales", rows * groups);
+}
+
+struct gpu_launch gpu_launch_canonicalise_zeros(int64_t rows, int64_t groups) {
+    return launch_for("gpu_canonicalise_zeros", rows * groups);
+}
+
+uint64_t gpu_prepare_scratch_bytes(const struct gpu_layout *layout) {
+    return layout->gathered ? layout->scales_at + (uint64_t)layout->groups * 4 : 0;
+}

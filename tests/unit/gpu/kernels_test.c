@@ -1,0 +1,393 @@
+/*
+ * The device source of the GPU plugin, run on the SIMT layer over small shapes with every launch
+ * that plan.c may choose, against a product in double that shares nothing with it.
+ *
+ * usage: test_gpu_kernels MODULE WAVE ARCH
+ *
+ * ARCH is that of an NVIDIA GPU (75, 80), or 0: a GPU whose matrix instructions are not used.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernels_device.h"
+#include "kernels_problem.h"
+
+static uint32_t arch;
+static uint32_t family;
+
+/* ---- a prepared layer ---------------------------------------------------------------------- */
+
+struct layer {
+    struct problem problem;
+    struct gpu_layout layout;
+    unsigned char *prepared;
+};
+
+static void *make_bytes(uint64_t bytes, int fill) {
+    void *memory = NULL;
+    if (posix_memalign(&memory, KRY_ALIGNMENT, bytes != 0 ? bytes : 1) != 0) {
+        fail_msg("no memory for %llu bytes", (unsigned long long)bytes);
+    }
+    memset(memory, fill, bytes);
+    return memory;
+}
+
+/* Prepare rows [n_begin, n_end) on the device, as plan.h says; scratch of that range alone. */
+static void prepare_range(const struct layer *layer, int64_t n_begin, int64_t n_end) {
+    const struct problem *p = &layer->problem;
+    const struct gpu_layout *layout = &layer->layout;
+    unsigned char *scratch = make_bytes(gpu_prepare_scratch_bytes(layout), 0xCD);
+    unsigned char *tables = n_begin == 0 ? layer->prepared : scratch;
+    uint32_t *header = (uint32_t *)(void *)(tables + layout->header_at);
+    int32_t *source = (int32_t *)(void *)(tables + layout->source_at);
+    if (layout->act_order) {
+        const struct gpu_sort_params params = {
+            .layout = *layout,
+            .g_idx = p->g_idx,
+            .header = header,
+            .source = source,
+            .block_group = (uint32_t *)(void *)(tables + layout->block_group_at),
+            .cursor = (uint32_t *)(void *)(scratch + layout->scales_at),
+        };
+        const struct gpu_launch launch = gpu_launch_sort(layout);
+        device_sort(&launch, &params);
+    } else if (layout->gathered && n_begin == 0) {
+        const struct gpu_fill_source_params params = {*layout, header, source};
+        const struct gpu_launch launch = gpu_launch_fill_source(layout);
+        device_fill_source(&launch, &params);
+    }
+    const struct gpu_repack_params params = {
+        .layout = *layout,
+        .qweight = p->qweight + n_begin * p->words,
+        .scales = p->scales + n_begin * p->groups,
+        .zero_points = p->zero_points != NULL ? p->zero_points + n_begin * p->groups : NULL,
+        .source = layout->act_order ? source : NULL,
+        .prepared = layer->prepared,
+        .qweight_stride = p->words,
+        .scale_stride = p->groups,
+        .zero_stride = p->groups,
+        .n_begin = n_begin,
+        .n_end = n_end,
+        .scale_bytes = 2,
+    };
+    const struct gpu_launch codes = gpu_launch_repack_codes(layout, n_end - n_begin);
+    const struct gpu_launch scales = gpu_launch_repack_scales(layout, n_end - n_begin);
+    device_repack(&codes, &params);
+    device_repack(&scales, &params);
+    free(scratch);
+}
+
+static void layer_make(struct layer *layer, const kry_linear *linear) {
+    problem_make(&layer->problem, linear);
+    layer->layout = gpu_layout_of(linear);
+    layer->prepared = make_bytes(layer->layout.bytes, 0xEE);
+    prepare_range(layer, 0, linear->out_features);
+}
+
+static void layer_discard(struct layer *layer) {
+    problem_discard(&layer->problem);
+    free(layer->prepared);
+}
+
+/* ---- an apply ------------------------------------------------------------------------------ */
+
+static void describe(char *text, size_t size, const kry_linear *l, const struct gpu_plan *plan,
+                     const struct call *call) {
+    snprintf(text, size,
+             "%s splits %d, %lld x %lld offset %lld group %lld weights %u x %u y %u act-order %u, "
+             "m %lld, strides %lld %lld",
+             plan->main.entry, plan->splits, (long long)l->in_features, (long long)l->out_features,
+             (long long)l->k_offset, (long long)l->group_size, l->weight_type, l->x_type, l->y_type,
+             l->act_order, (long long)call->m, (long long)call->x_stride,
+             (long long)call->y_stride);
+}
+
+/* Run a plan over all rows of a call; a plan that takes fewer at a time is not meant here. */
+static void run_plan(const struct layer *layer, const struct gpu_plan *plan,
+                     const struct call *call) {
+    const kry_linear *linear = &layer->problem.linear;
+    unsigned char *scratch = make_bytes(plan->scratch_bytes, 0xFF);
+    unsigned char *zeroed = make_bytes(plan->zeroed_bytes, 0);
+    const struct gpu_run run = {
+        .x = call->x,
+        .y = call->y,
+        .bias = call->bias,
+        .m = call->m,
+        .x_stride = call->x_stride,
+        .y_stride = call->y_stride,
+        .prepared = layer->prepared,
+        .scratch = scratch,
+        .zeroed = zeroed,
+    };
+    char what[256];
+    describe(what, sizeof what, linear, plan, call);
+    assert_true(plan->rows >= call->m);
+    if (plan->arranged) {
+        const struct gpu_arrange_params params = gpu_plan_arrange(plan, &layer->layout, &run);
+        device_arrange(&plan->arrange, &params);
+    }
+    const struct gpu_apply_params params = gpu_plan_params(plan, linear, &layer->layout, &run);
+    device_apply(&plan->main, &params);
+    call_check(call, &layer->problem, what);
+    for (uint64_t i = 0; i < plan->zeroed_bytes; i++) {
+        if (zeroed[i] != 0) {
+            fail_msg("%s: byte %llu of the zeroed workspace is not zero afterwards", what,
+                     (unsigned long long)i);
+        }
+    }
+    free(scratch);
+    free(zeroed);
+}
+
+static struct gpu_facts facts_of(uint32_t multiprocessors) {
+    const struct gpu_facts facts = {
+        .family = family,
+        .arch = arch,
+        .multiprocessors = multiprocessors,
+        .shared_bytes = 227 * 1024,
+    };
+    return facts;
+}
+
+static const uint32_t weight_types[] = {KRY_WEIGHT_U4B8, KRY_WEIGHT_U4, KRY_WEIGHT_U8B128,
+                                        KRY_WEIGHT_U8};
+static const uint32_t x_types[] = {KRY_TYPE_F16, KRY_TYPE_BF16};
+
+/* ---- tests --------------------------------------------------------------------------------- */
+
+static void every_entry_is_in_the_module(void **state) {
+    (void)state;
+    size_t count;
+    const char *const *names = gpu_entry_names(family, &count);
+    for (size_t i = 0; i < count; i++) {
+        if (!device_has(names[i])) {
+            fail_msg("no entry %s", names[i]);
+        }
+    }
+}
+
+/* Run the candidate, where it is not more of the same. Kernels whose name says nothing of groups
+ * are run for one group size. */
+static bool is_wanted(const struct gpu_plan *plan, int64_t group_size, const char *last) {
+    const bool is_same = strcmp(last, plan->main.entry) == 0;
+    if (strncmp(plan->main.entry, "gpu_stream", 10) != 0) {
+        return group_size == 64 && !(is_same && plan->splits > 3);
+    }
+    return plan->splits == 1;
+}
+
+/* Each block tile and split that the planner looks at, whatever it would choose. x begins
+ * `x_shift` elements behind a multiple of 16 bytes. */
+static void run_candidates(const kry_linear *linear, int64_t m, int64_t x_shift) {
+    struct layer layer;
+    struct call call;
+    struct gpu_plan plan;
+    double cost;
+    const struct gpu_facts facts = facts_of(4);
+    const struct gpu_call planned = {.m = m, .x_unit = x_shift == 0 ? 16 : 2};
+    const int64_t k = linear->in_features;
+    char last[sizeof plan.main.entry] = "";
+    layer_make(&layer, linear);
+    for (int32_t i = 0;
+         gpu_plan_candidate(&facts, linear, &layer.layout, &planned, i, &plan, &cost); i++) {
+        if (is_wanted(&plan, linear->group_size, last)) {
+            call_make(&call, &layer.problem, m, (k + 7) / 8 * 8, linear->out_features, x_shift,
+                      i % 2);
+            run_plan(&layer, &plan, &call);
+            call_discard(&call);
+        }
+        snprintf(last, sizeof last, "%s", plan.main.entry);
+    }
+    layer_discard(&layer);
+}
+
+static void every_candidate_is_right(void **state) {
+    static const int64_t group_sizes[] = {128, 64, 32, 16};
+    (void)state;
+    for (size_t i = 0; i < 32; i++) {
+        kry_linear linear = {
+            .out_features = 40,
+            .group_size = group_sizes[i / 8],
+            .weight_type = weight_types[i % 4],
+            .x_type = x_types[i / 4 % 2],
+            .y_type = x_types[i / 4 % 2],
+        };
+        linear.in_features = linear.group_size == 64 ? 600 : 330;
+        problem_complete(&linear);
+        run_candidates(&linear, i % 3 == 0 ? 9 : 5, i % 5 == 0);
+    }
+}
+
+/* Long rows, where blocks of the streaming kernels share an output tile. */
+static void splits_of_long_rows_are_right(void **state) {
+    (void)state;
+    if (family == GPU_FAMILY_PLAIN) {
+        skip(); /* it has no splits */
+    }
+    for (size_t x = 0; x < 2; x++) {
+        kry_linear linear = {
+            .in_features = 4200,
+            .out_features = 24,
+            .group_size = 128,
+            .weight_type = x == 0 ? KRY_WEIGHT_U4 : KRY_WEIGHT_U8,
+            .x_type = x_types[x],
+            .y_type = KRY_TYPE_F32,
+        };
+        struct layer layer;
+        problem_complete(&linear);
+        layer_make(&layer, &linear);
+        const struct gpu_facts facts = facts_of(16);
+        const struct gpu_call planned = {.m = 3, .x_unit = 16};
+        struct gpu_plan plan;
+        double cost;
+        int split_streams = 0;
+        for (int32_t i = 0;
+             gpu_plan_candidate(&facts, &linear, &layer.layout, &planned, i, &plan, &cost); i++) {
+            if (strncmp(plan.main.entry, "gpu_stream", 10) != 0 || plan.splits == 1) {
+                continue;
+            }
+            struct call call;
+            call_make(&call, &layer.problem, 3, 4200, 24, 0, 0);
+            run_plan(&layer, &plan, &call);
+            call_discard(&call);
+            split_streams++;
+        }
+        assert_true(split_streams > 0);
+        layer_discard(&layer);
+    }
+}
+
+static kry_linear random_linear(void) {
+    static const int64_t group_sizes[] = {16, 24, 32, 48, 64, 100, 128, -1};
+    kry_linear linear = {
+        .in_features = 1 + problem_random(300),
+        .out_features = 1 + problem_random(60),
+        .group_size = group_sizes[problem_random(8)],
+        .weight_type = weight_types[problem_random(4)],
+        .x_type = x_types[problem_random(2)],
+        .y_type = KRY_TYPE_F16 + problem_random(3),
+        .act_order = problem_random(4) == 0,
+    };
+    if (linear.group_size > 0 && problem_random(2) != 0) {
+        linear.k_offset = problem_random(200);
+    }
+    problem_complete(&linear);
+    return linear;
+}
+
+static void random_shapes_are_right(void **state) {
+    (void)state;
+    for (int i = 0; i < 120; i++) {
+        const kry_linear linear = random_linear();
+        const int64_t m = problem_random(3) == 0 ? 1 + problem_random(70) : 1 + problem_random(9);
+        const int64_t x_stride = linear.in_features + problem_random(12);
+        struct layer layer;
+        struct call call;
+        struct gpu_plan plan;
+        layer_make(&layer, &linear);
+        call_make(&call, &layer.problem, m, problem_random(2) ? x_stride : (x_stride + 7) / 8 * 8,
+                  linear.out_features + problem_random(3),
+                  problem_random(2) ? problem_random(8) : 0, problem_random(2) != 0);
+        const struct gpu_facts facts = facts_of(1 + problem_random(40));
+        const struct gpu_call planned = {.m = m, .x_unit = gpu_x_unit(call.x, call.x_stride, m)};
+        gpu_plan_of(&facts, &linear, &layer.layout, &planned, &plan);
+        run_plan(&layer, &plan, &call);
+        call_discard(&call);
+        layer_discard(&layer);
+    }
+}
+
+/* A code where layout.h says that column k of feature n lies. */
+static uint32_t prepared_code(const struct layer *layer, int64_t n, int64_t place) {
+    const struct gpu_code_place at = gpu_place_of_code(&layer->layout, n, place);
+    const uint32_t byte = layer->prepared[layer->layout.codes_at + at.byte];
+    return byte >> at.shift & (layer->layout.bits == 4 ? 15U : 255U);
+}
+
+static uint32_t canonical_code(const struct problem *p, int64_t n, int64_t k) {
+    const uint32_t bits = (uint32_t)kry_weight_bits(p->linear.weight_type);
+    const int64_t per_word = 32 / bits;
+    return p->qweight[n * p->words + k / per_word] >> bits * (uint32_t)(k % per_word) &
+           ((1U << bits) - 1);
+}
+
+static void codes_lie_where_the_layout_says(void **state) {
+    (void)state;
+    for (int i = 0; i < 60; i++) {
+        const kry_linear linear = random_linear();
+        struct layer layer;
+        layer_make(&layer, &linear);
+        const struct gpu_layout *l = &layer.layout;
+        const int32_t *source =
+            l->gathered ? (const int32_t *)(const void *)(layer.prepared + l->source_at) : NULL;
+        for (int64_t n = 0; n < l->n_tiles * GPU_TILE_N; n++) {
+            for (int64_t place = 0; place < l->k_tiles * GPU_TILE_K; place++) {
+                const int64_t k = source != NULL ? source[place] : gpu_column_of_place(l, place);
+                const uint32_t code =
+                    n < linear.out_features && k >= 0 ? canonical_code(&layer.problem, n, k) : 0;
+                assert_int_equal(prepared_code(&layer, n, place), code);
+            }
+        }
+        layer_discard(&layer);
+    }
+}
+
+static void ranges_prepare_what_the_whole_does(void **state) {
+    (void)state;
+    for (int i = 0; i < 40; i++) {
+        const kry_linear linear = random_linear();
+        struct layer layer;
+        layer_make(&layer, &linear);
+        unsigned char *whole = layer.prepared;
+        layer.prepared = make_bytes(layer.layout.bytes, 0xEE);
+        for (int64_t n = 0; n < linear.out_features; n += GPU_TILE_N) {
+            const int64_t end = n + GPU_TILE_N;
+            prepare_range(&layer, n, end < linear.out_features ? end : linear.out_features);
+        }
+        assert_memory_equal(layer.prepared, whole, layer.layout.bytes);
+        free(whole);
+        layer_discard(&layer);
+    }
+}
+
+/* Those that canonicalise are the platform's. */
+static void every_entry_of_the_kernel_was_run(void **state) {
+    (void)state;
+    size_t count;
+    size_t missed = 0;
+    const char *const *names = gpu_entry_names(family, &count);
+    for (size_t i = 0; i < count; i++) {
+        if (strncmp(names[i], "gpu_canonicalise", 16) != 0 && !device_has_run(names[i])) {
+            print_error("never run: %s\n", names[i]);
+            missed++;
+        }
+    }
+    assert_int_equal(missed, 0);
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_entry_is_in_the_module),
+        cmocka_unit_test(every_candidate_is_right),
+        cmocka_unit_test(splits_of_long_rows_are_right),
+        cmocka_unit_test(random_shapes_are_right),
+        cmocka_unit_test(codes_lie_where_the_layout_says),
+        cmocka_unit_test(ranges_prepare_what_the_whole_does),
+        cmocka_unit_test(every_entry_of_the_kernel_was_run),
+    };
+    if (argc != 4) {
+        fprintf(stderr, "usage: %s MODULE WAVE ARCH\n", argv[0]);
+        return 2;
+    }
+    device_load(argv[1], (uint32_t)atoi(argv[2]));
+    arch = (uint32_t)atoi(argv[3]);
+    family = arch != 0 ? GPU_FAMILY_MMA : GPU_FAMILY_PLAIN;
+    return cmocka_run_group_tests(tests, NULL, NULL) != 0;
+}
