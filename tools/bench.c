@@ -377,7 +377,7 @@ const struct command command_bench = {
     .usage = "MODEL [--m 1,16]\n"
              "--shapes FILE [--name NAME] [--m 1,16]\n"
              "--in-features K --out-features N [--group-size G] [--weight-type TYPE]\n"
-             "[layers as above] [--limits] [--peer P,...] [--yardstick] [--random-shapes COUNT]\n"
+             "[layers as above] [--limits] [--peer P,...] [--yardstick] [--random-shapes N]\n"
              "core [MODEL]",
     .details =
         "Weights are drawn (--seed) and prepared so many times that the copies fill the\n"
