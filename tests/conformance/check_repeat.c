@@ -230,17 +230,8 @@ static kry_status call_with_lent(const struct layer *layer, struct operands *ope
         step(layer->suite, "bind", 0);
         status = functions->bind(&lent->binding);
     } else if (call == LENT_APPLY || call == LENT_APPLY_AGAIN) {
-        lent->apply = (kry_apply_args){.struct_size = sizeof lent->apply,
-                                       .m = operands->m,
-                                       .x = operands->x.data,
-                                       .y = operands->y.data,
-                                       .x_stride = operands->x_stride,
-                                       .y_stride = operands->y_stride,
-                                       .scratch = operands->scratch.data,
-                                       .zeroed = operands->zeroed.data,
-                                       .scratch_bytes = operands->workspace.scratch_bytes,
-                                       .zeroed_bytes = operands->workspace.zeroed_bytes,
-                                       .host = &lent->host};
+        lent->apply = apply_args(operands, &lent->host);
+        lent->apply.bias = NULL;
         operands_reset(layer, operands);
         step(layer->suite, "apply", operands->m);
         status = functions->apply(&lent->binding, &lent->apply);

@@ -253,20 +253,24 @@ bool operands_get(const struct layer *layer, int64_t m, const struct operand_sty
     return true;
 }
 
+kry_apply_args apply_args(const struct operands *operands, const kry_host *host) {
+    return (kry_apply_args){.struct_size = sizeof(kry_apply_args),
+                            .m = operands->m,
+                            .x = operands->x.data,
+                            .y = operands->y.data,
+                            .bias = operands->with_bias ? operands->bias.data : NULL,
+                            .x_stride = operands->x_stride,
+                            .y_stride = operands->y_stride,
+                            .scratch = operands->scratch.data,
+                            .zeroed = operands->zeroed.data,
+                            .scratch_bytes = operands->workspace.scratch_bytes,
+                            .zeroed_bytes = operands->workspace.zeroed_bytes,
+                            .host = host};
+}
+
 kry_status apply_alone(const struct layer *layer, const struct operands *operands,
                        const kry_host *host) {
-    kry_apply_args args = {.struct_size = sizeof args,
-                           .m = operands->m,
-                           .x = operands->x.data,
-                           .y = operands->y.data,
-                           .bias = operands->with_bias ? operands->bias.data : NULL,
-                           .x_stride = operands->x_stride,
-                           .y_stride = operands->y_stride,
-                           .scratch = operands->scratch.data,
-                           .zeroed = operands->zeroed.data,
-                           .scratch_bytes = operands->workspace.scratch_bytes,
-                           .zeroed_bytes = operands->workspace.zeroed_bytes,
-                           .host = host != NULL ? host : &layer->services.host};
+    kry_apply_args args = apply_args(operands, host != NULL ? host : &layer->services.host);
     return layer->suite->functions->apply(&layer->binding, &args);
 }
 

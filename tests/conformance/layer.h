@@ -106,6 +106,9 @@ void operands_release(struct operands *operands);
 /** Apply; y and what zeroed held are set anew. host NULL: the layer's. False: blocked. */
 bool apply(const struct layer *layer, struct operands *operands, const kry_host *host);
 
+/** What apply is called with. */
+kry_apply_args apply_args(const struct operands *operands, const kry_host *host);
+
 /** The call alone; for threads that may not touch the suite. */
 kry_status apply_alone(const struct layer *layer, const struct operands *operands,
                        const kry_host *host);

@@ -47,21 +47,7 @@ INLINE void block(const struct tiled_work *work, int64_t tile, const int ROWS, c
                _mm512_mul_ps(total[t * ROWS + r], _mm512_set1_ps(work->chunk.scales[r])));
 }
 
-INLINE void u4(const struct tiled_work *work, int64_t tile, const int ROWS, const int TILES) {
-    block(work, tile, ROWS, TILES, 4);
-}
-INLINE void u8(const struct tiled_work *work, int64_t tile, const int ROWS, const int TILES) {
-    block(work, tile, ROWS, TILES, 8);
-}
-BLOCK_VARIANTS(u4)
-BLOCK_VARIANTS(u8)
-
-static void compute(const struct tiled_work *work, int64_t tile_begin, int64_t tile_end) {
-    if (kry_weight_bits(work->linear->weight_type) == 4)
-        run_block(u4_variants, work, tile_begin, tile_end);
-    else
-        run_block(u8_variants, work, tile_begin, tile_end);
-}
+TILED_COMPUTE_BY_BITS(block)
 
 const struct tiled_class avx512_int8 = {
     .x_octet_bytes = OCTET, .read_row = read_row, .pack_row = tiled_pack_int8, .compute = compute};

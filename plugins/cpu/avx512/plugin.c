@@ -11,29 +11,16 @@ static int64_t avx512_f32_can_implement(const kry_device *device, const kry_line
     return tiled_float_can_implement(device, linear, KRY_CPU_AVX512, refusal);
 }
 
-/* bf16 dot products, of 4-bit weights and one type of x. */
-static int64_t dot_can_implement(const kry_device *device, const kry_linear *linear,
-                                 uint32_t x_type, kry_refusal *refusal) {
-    int64_t answer =
-        tiled_float_can_implement(device, linear, KRY_CPU_AVX512 | KRY_CPU_AVX512_BF16, refusal);
-    if (answer == KRY_REFUSED)
-        return KRY_REFUSED;
-    if (linear->x_type != x_type)
-        return kry_refuse(refusal, KRY_REFUSAL_X_TYPE, linear->x_type, INT64_C(1) << x_type, NULL);
-    if (kry_weight_bits(linear->weight_type) != 4)
-        return kry_refuse(refusal, KRY_REFUSAL_WEIGHT_TYPE, linear->weight_type,
-                          1 << KRY_WEIGHT_U4B8 | 1 << KRY_WEIGHT_U4, NULL);
-    return answer;
-}
-
 static int64_t avx512_bf16_can_implement(const kry_device *device, const kry_linear *linear,
                                          kry_refusal *refusal) {
-    return dot_can_implement(device, linear, KRY_TYPE_BF16, refusal);
+    return tiled_dot_can_implement(device, linear, KRY_CPU_AVX512 | KRY_CPU_AVX512_BF16,
+                                   KRY_TYPE_BF16, refusal);
 }
 
 static int64_t avx512_bf16x2_can_implement(const kry_device *device, const kry_linear *linear,
                                            kry_refusal *refusal) {
-    return dot_can_implement(device, linear, KRY_TYPE_F16, refusal);
+    return tiled_dot_can_implement(device, linear, KRY_CPU_AVX512 | KRY_CPU_AVX512_BF16,
+                                   KRY_TYPE_F16, refusal);
 }
 
 static int64_t avx512_int8_can_implement(const kry_device *device, const kry_linear *linear,

@@ -57,20 +57,6 @@ INLINE void block(const struct tiled_work *work, int64_t quad, const int ROWS, c
                vmulq_n_f32(total[i], work->chunk.scales[i % ROWS]));
 }
 
-INLINE void u4(const struct tiled_work *work, int64_t quad, const int ROWS, const int QUADS) {
-    block(work, quad, ROWS, QUADS, 4);
-}
-INLINE void u8(const struct tiled_work *work, int64_t quad, const int ROWS, const int QUADS) {
-    block(work, quad, ROWS, QUADS, 8);
-}
-BLOCK_VARIANTS(u4)
-BLOCK_VARIANTS(u8)
-
-static void compute(const struct tiled_work *work, int64_t tile_begin, int64_t tile_end) {
-    if (kry_weight_bits(work->linear->weight_type) == 4)
-        run_block(u4_variants, work, tile_begin, tile_end);
-    else
-        run_block(u8_variants, work, tile_begin, tile_end);
-}
+TILED_COMPUTE_BY_BITS(block)
 
 #endif

@@ -13,14 +13,8 @@ static int64_t neon_f32_can_implement(const kry_device *device, const kry_linear
 
 static int64_t neon_bf16_can_implement(const kry_device *device, const kry_linear *linear,
                                        kry_refusal *refusal) {
-    if (tiled_needs(device, KRY_CPU_NEON | KRY_CPU_NEON_BF16, refusal) != KRY_ACCEPTED)
-        return KRY_REFUSED;
-    if (linear->x_type != KRY_TYPE_BF16)
-        return kry_refuse(refusal, KRY_REFUSAL_X_TYPE, linear->x_type, 1 << KRY_TYPE_BF16, NULL);
-    if (kry_weight_bits(linear->weight_type) != 4)
-        return kry_refuse(refusal, KRY_REFUSAL_WEIGHT_TYPE, linear->weight_type,
-                          1 << KRY_WEIGHT_U4B8 | 1 << KRY_WEIGHT_U4, NULL);
-    return tiled_float_can_implement(device, linear, KRY_CPU_NEON, refusal);
+    return tiled_dot_can_implement(device, linear, KRY_CPU_NEON | KRY_CPU_NEON_BF16, KRY_TYPE_BF16,
+                                   refusal);
 }
 
 static int64_t neon_int8_can_implement(const kry_device *device, const kry_linear *linear,

@@ -53,23 +53,38 @@ static void put_words(const void *words, int32_t count, int32_t stride, uint32_t
         memcpy(to + i * stride, from + i * 4, sizeof *to);
 }
 
-float tiled_pack_f32(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
-                     int32_t rows, void *packed, float *sums) {
-    (void)in_features;
+#define INLINE static inline __attribute__((always_inline))
+
+/* Write an octet of a row into a chunk of `rows`. */
+typedef void put_floats(const f32x8 *octet, int32_t rows, uint32_t *to);
+
+/* Pack a row of floats, `words` to an octet; `put` is known where this is inlined. */
+INLINE float pack_floats(const struct tiled_bound *bound, const float *x, int32_t row, int32_t rows,
+                         void *packed, float *sums, int32_t words, put_floats *put) {
     uint32_t *to = (uint32_t *)packed + row;
     for (int64_t i = 0; i < bound->segment_count; i++) {
         const struct tiled_segment *s = &bound->segments[i];
         f64x8 sum = {0};
-        for (int32_t o = 0; o < s->octet_count; o++, to += OCTET * rows) {
+        for (int32_t o = 0; o < s->octet_count; o++, to += words * rows) {
             f32x8 octet;
             gather(bound, s, o, x, &octet);
             sum += __builtin_convertvector(octet, f64x8);
-            octet = __builtin_shufflevector(octet, octet, 0, 4, 1, 5, 2, 6, 3, 7);
-            put_words(&octet, OCTET, rows, to);
+            put(&octet, rows, to);
         }
         sums[i * rows + row] = sum_up(&sum);
     }
     return 1.0f;
+}
+
+INLINE void put_f32(const f32x8 *octet, int32_t rows, uint32_t *to) {
+    f32x8 fields = __builtin_shufflevector(*octet, *octet, 0, 4, 1, 5, 2, 6, 3, 7);
+    put_words(&fields, OCTET, rows, to);
+}
+
+float tiled_pack_f32(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+                     int32_t rows, void *packed, float *sums) {
+    (void)in_features;
+    return pack_floats(bound, x, row, rows, packed, sums, OCTET, put_f32);
 }
 
 /* Pairs of bf16 from floats that bf16 holds exactly: columns 0 and 2, 4 and 6, 1 and 3, 5 and 7. */
@@ -80,23 +95,15 @@ static void put_pairs(const u32x8 *octet, int32_t stride, uint32_t *to) {
     put_words(&pairs, 4, stride, to);
 }
 
+INLINE void put_bf16(const f32x8 *octet, int32_t rows, uint32_t *to) {
+    u32x8 bits = (u32x8)*octet;
+    put_pairs(&bits, rows, to);
+}
+
 float tiled_pack_bf16(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
                       int32_t rows, void *packed, float *sums) {
     (void)in_features;
-    uint32_t *to = (uint32_t *)packed + row;
-    for (int64_t i = 0; i < bound->segment_count; i++) {
-        const struct tiled_segment *s = &bound->segments[i];
-        f64x8 sum = {0};
-        for (int32_t o = 0; o < s->octet_count; o++, to += OCTET / 2 * rows) {
-            f32x8 octet;
-            gather(bound, s, o, x, &octet);
-            sum += __builtin_convertvector(octet, f64x8);
-            u32x8 bits = (u32x8)octet;
-            put_pairs(&bits, rows, to);
-        }
-        sums[i * rows + row] = sum_up(&sum);
-    }
-    return 1.0f;
+    return pack_floats(bound, x, row, rows, packed, sums, OCTET / 2, put_bf16);
 }
 
 /* Split floats that came from f16 into two bf16 whose sum they are. A NaN or an infinity stays
@@ -109,25 +116,17 @@ static void split_octet(const f32x8 *octet, u32x8 *first, u32x8 *second) {
     *second = (u32x8)(*octet - (f32x8)nearest) & finite;
 }
 
+INLINE void put_bf16x2(const f32x8 *octet, int32_t rows, uint32_t *to) {
+    u32x8 first, second;
+    split_octet(octet, &first, &second);
+    put_pairs(&first, 2 * rows, to);
+    put_pairs(&second, 2 * rows, to + rows);
+}
+
 float tiled_pack_bf16x2(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
                         int32_t rows, void *packed, float *sums) {
     (void)in_features;
-    uint32_t *to = (uint32_t *)packed + row;
-    for (int64_t i = 0; i < bound->segment_count; i++) {
-        const struct tiled_segment *s = &bound->segments[i];
-        f64x8 sum = {0};
-        for (int32_t o = 0; o < s->octet_count; o++, to += OCTET * rows) {
-            f32x8 octet;
-            gather(bound, s, o, x, &octet);
-            sum += __builtin_convertvector(octet, f64x8);
-            u32x8 first, second;
-            split_octet(&octet, &first, &second);
-            put_pairs(&first, 2 * rows, to);
-            put_pairs(&second, 2 * rows, to + rows);
-        }
-        sums[i * rows + row] = sum_up(&sum);
-    }
-    return 1.0f;
+    return pack_floats(bound, x, row, rows, packed, sums, OCTET, put_bf16x2);
 }
 
 /* The largest magnitude of a row, as bits: in the order of floats, infinities and NaNs last. */
@@ -171,43 +170,46 @@ static float add_up(const i32x8 *sum) {
     return (float)total;
 }
 
-float tiled_pack_int8(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
-                      int32_t rows, void *packed, float *sums) {
+typedef void put_integers(const i32x8 *octet, int32_t rows, uint32_t *to);
+
+/* The same for a row that is quantized first; returns its scale. */
+INLINE float pack_integers(const struct tiled_bound *bound, float *x, int64_t in_features,
+                           int32_t row, int32_t rows, void *packed, float *sums, int32_t words,
+                           put_integers *put) {
     float scale = quantize_row(x, in_features);
     uint32_t *to = (uint32_t *)packed + row;
     for (int64_t i = 0; i < bound->segment_count; i++) {
         const struct tiled_segment *s = &bound->segments[i];
         i32x8 sum = {0};
-        for (int32_t o = 0; o < s->octet_count; o++, to += 2 * rows) {
+        for (int32_t o = 0; o < s->octet_count; o++, to += words * rows) {
             f32x8 octet;
             gather(bound, s, o, x, &octet);
             i32x8 q = __builtin_convertvector(octet, i32x8);
-            i8x8 bytes = __builtin_convertvector(q, i8x8);
             sum += q;
-            put_words(&bytes, 2, rows, to);
+            put(&q, rows, to);
         }
         sums[i * rows + row] = add_up(&sum);
     }
     return scale;
 }
 
+INLINE void put_int8(const i32x8 *octet, int32_t rows, uint32_t *to) {
+    i8x8 bytes = __builtin_convertvector(*octet, i8x8);
+    put_words(&bytes, 2, rows, to);
+}
+
+float tiled_pack_int8(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+                      int32_t rows, void *packed, float *sums) {
+    return pack_integers(bound, x, in_features, row, rows, packed, sums, 2, put_int8);
+}
+
+INLINE void put_int16(const i32x8 *octet, int32_t rows, uint32_t *to) {
+    i16x8 pairs = __builtin_convertvector(
+        __builtin_shufflevector(*octet, *octet, 0, 2, 1, 3, 4, 6, 5, 7), i16x8);
+    put_words(&pairs, 4, rows, to);
+}
+
 float tiled_pack_int16(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
                        int32_t rows, void *packed, float *sums) {
-    float scale = quantize_row(x, in_features);
-    uint32_t *to = (uint32_t *)packed + row;
-    for (int64_t i = 0; i < bound->segment_count; i++) {
-        const struct tiled_segment *s = &bound->segments[i];
-        i32x8 sum = {0};
-        for (int32_t o = 0; o < s->octet_count; o++, to += OCTET / 2 * rows) {
-            f32x8 octet;
-            gather(bound, s, o, x, &octet);
-            i32x8 q = __builtin_convertvector(octet, i32x8);
-            i16x8 pairs = __builtin_convertvector(
-                __builtin_shufflevector(q, q, 0, 2, 1, 3, 4, 6, 5, 7), i16x8);
-            sum += q;
-            put_words(&pairs, 4, rows, to);
-        }
-        sums[i * rows + row] = add_up(&sum);
-    }
-    return scale;
+    return pack_integers(bound, x, in_features, row, rows, packed, sums, OCTET / 2, put_int16);
 }

@@ -29,6 +29,21 @@ static inline int64_t tiled_float_can_implement(const kry_device *device, const 
     return tiled_can_implement(linear, refusal);
 }
 
+/* What a kernel takes that multiplies 4-bit weights and one type of x in bf16 dot products. */
+static inline int64_t tiled_dot_can_implement(const kry_device *device, const kry_linear *linear,
+                                              uint64_t needed, uint32_t x_type,
+                                              kry_refusal *refusal) {
+    int64_t answer = tiled_float_can_implement(device, linear, needed, refusal);
+    if (answer == KRY_REFUSED)
+        return KRY_REFUSED;
+    if (linear->x_type != x_type)
+        return kry_refuse(refusal, KRY_REFUSAL_X_TYPE, linear->x_type, INT64_C(1) << x_type, NULL);
+    if (kry_weight_bits(linear->weight_type) != 4)
+        return kry_refuse(refusal, KRY_REFUSAL_WEIGHT_TYPE, linear->weight_type,
+                          1 << KRY_WEIGHT_U4B8 | 1 << KRY_WEIGHT_U4, NULL);
+    return answer;
+}
+
 /* What a kernel takes that quantizes activations to int8. */
 static inline int64_t tiled_int8_can_implement(const kry_device *device, const kry_linear *linear,
                                                uint64_t needed, kry_refusal *refusal) {

@@ -17,6 +17,8 @@
 
 #include "layout.h"
 
+#include <stdbool.h>
+
 enum {
     CHUNK_ROWS = 16, /* most rows of a micro-kernel */
     PASS_ROWS = 256  /* most rows that are packed at once */
@@ -90,5 +92,24 @@ float tiled_pack_int8(const struct tiled_bound *bound, float *x, int64_t in_feat
 /** As pairs of i16: [octets][4][rows] of 4 bytes, columns 0 and 2, 1 and 3, 4 and 6, 5 and 7. */
 float tiled_pack_int16(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
                        int32_t rows, void *packed, float *sums);
+
+/**
+ * Define the function compute of a class whose micro-kernels are the inline function BLOCK(work,
+ * first tile or quad, ROWS, how many of them, BITS). INLINE, BLOCK_VARIANTS and run_block are those
+ * of the instruction set.
+ */
+#define TILED_COMPUTE_BY_BITS(BLOCK)                                                               \
+    INLINE void u4(const struct tiled_work *work, int64_t at, const int ROWS, const int WIDTH) {   \
+        BLOCK(work, at, ROWS, WIDTH, 4);                                                           \
+    }                                                                                              \
+    INLINE void u8(const struct tiled_work *work, int64_t at, const int ROWS, const int WIDTH) {   \
+        BLOCK(work, at, ROWS, WIDTH, 8);                                                           \
+    }                                                                                              \
+    BLOCK_VARIANTS(u4)                                                                             \
+    BLOCK_VARIANTS(u8)                                                                             \
+    static void compute(const struct tiled_work *work, int64_t tile_begin, int64_t tile_end) {     \
+        bool four = kry_weight_bits(work->linear->weight_type) == 4;                               \
+        run_block(four ? u4_variants : u8_variants, work, tile_begin, tile_end);                   \
+    }
 
 #endif

@@ -19,6 +19,20 @@ kry_linear linear_of(int64_t in_features, int64_t out_features) {
     return linear;
 }
 
+void cut_out(kry_linear *linear, int64_t k_offset, int64_t behind) {
+    linear->k_offset = k_offset;
+    linear->full_in_features = k_offset + linear->in_features + behind;
+}
+
+void mix(kry_linear *linear, const int64_t *group_sizes, uint32_t count, uint32_t *rest) {
+    linear->weight_type = 1 + *rest % 4, *rest /= 4;
+    linear->x_type = 1 + *rest % 3, *rest /= 3;
+    linear->y_type = 1 + *rest % 3, *rest /= 3;
+    linear->scale_type = 1 + *rest % 3, *rest /= 3;
+    linear->group_size = group_sizes[*rest % count], *rest /= count;
+    linear->act_order = *rest % 2, *rest /= 2;
+}
+
 uint64_t random_next(uint64_t *state) { /* splitmix64 */
     uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
@@ -28,6 +42,12 @@ uint64_t random_next(uint64_t *state) { /* splitmix64 */
 
 int64_t random_below(uint64_t *state, int64_t limit) {
     return (int64_t)(random_next(state) % (uint64_t)limit);
+}
+
+void draw_operands(struct problem_options *options, uint64_t *draw) {
+    options->x_gap = random_below(draw, 3);
+    options->y_gap = random_below(draw, 3);
+    options->misaligned = random_below(draw, 2) != 0;
 }
 
 /* ---- element types --------------------------------------------------------------------- */

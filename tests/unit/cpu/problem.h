@@ -40,6 +40,10 @@ struct problem {
 
 /* A description of K x N with everything else at its plainest: u4b8, f32, one group. */
 kry_linear linear_of(int64_t in_features, int64_t out_features);
+/* Put a partition of K columns at k_offset of a longer layer. */
+void cut_out(kry_linear *linear, int64_t k_offset, int64_t behind);
+/* Take the types, the group size and act-order off a mixed-radix count. */
+void mix(kry_linear *linear, const int64_t *group_sizes, uint32_t count, uint32_t *rest);
 
 uint64_t random_next(uint64_t *state);
 int64_t random_below(uint64_t *state, int64_t limit);
@@ -53,6 +57,9 @@ uint32_t element_exactly(uint32_t type, double value);
 void element_set(uint32_t type, void *array, int64_t i, uint32_t bits);
 /* The distance between neighbours of the type around a number in its range. */
 double element_spacing(uint32_t type, double value);
+
+/* Draw gaps between rows and whether operands are misaligned. */
+void draw_operands(struct problem_options *options, uint64_t *draw);
 
 void problem_create(struct problem *problem, const kry_linear_kernel *kernel,
                     const struct problem_options *options);

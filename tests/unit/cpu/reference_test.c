@@ -35,12 +35,6 @@ static void try_problem(const struct problem_options *options) {
     problem_destroy(&problem);
 }
 
-/* Put a partition of K columns at k_offset of a longer layer. */
-static void cut_out(kry_linear *linear, int64_t k_offset, int64_t behind) {
-    linear->k_offset = k_offset;
-    linear->full_in_features = k_offset + linear->in_features + behind;
-}
-
 static const int64_t edges[] = {1, 7, 8, 9, 31, 33};
 enum { EDGES = sizeof(edges) / sizeof(edges[0]) };
 static const int64_t some_m[] = {1, 2, 3, 7};
@@ -58,17 +52,10 @@ static void apply_every_mix_of_types_and_groups_rounds_the_sum_once(void **state
         options.linear =
             linear_of(edges[random_below(&draw, EDGES)], edges[random_below(&draw, EDGES)]);
         kry_linear *linear = &options.linear;
-        linear->weight_type = 1 + rest % 4, rest /= 4;
-        linear->x_type = 1 + rest % 3, rest /= 3;
-        linear->y_type = 1 + rest % 3, rest /= 3;
-        linear->scale_type = 1 + rest % 3, rest /= 3;
-        linear->group_size = group_sizes[rest % GROUP_SIZES], rest /= GROUP_SIZES;
-        linear->act_order = rest % 2, rest /= 2;
+        mix(linear, group_sizes, GROUP_SIZES, &rest);
         options.bias = rest % 2 != 0;
         cut_out(linear, random_below(&draw, 2) * random_below(&draw, 50), random_below(&draw, 40));
-        options.x_gap = random_below(&draw, 3);
-        options.y_gap = random_below(&draw, 3);
-        options.misaligned = random_below(&draw, 2) != 0;
+        draw_operands(&options, &draw);
         try_problem(&options);
     }
 }

@@ -47,7 +47,7 @@ static const int64_t offsets[] = {0, 5, 16, 130};
 static const int64_t lengths[] = {1, 7, 8, 9, 33, 130, 513, 1100};
 enum { GROUP_SIZES = 9, OFFSETS = 4, LENGTHS = 8, MIXES = 4 * GROUP_SIZES * OFFSETS * 2 * LENGTHS };
 
-static kry_linear mix(uint32_t i) {
+static kry_linear description(uint32_t i) {
     kry_linear linear = linear_of(lengths[i % LENGTHS], 1 + i % 37);
     i /= LENGTHS;
     linear.act_order = i % 2, i /= 2;
@@ -60,14 +60,14 @@ static kry_linear mix(uint32_t i) {
 }
 
 static void create(uint32_t i) {
-    struct problem_options options = {.seed = i, .linear = mix(i)};
+    struct problem_options options = {.seed = i, .linear = description(i)};
     problem_create(&problem, &kernel, &options);
 }
 
 static void places_of_codes_are_each_their_own_and_fill_the_buffer(void **state) {
     (void)state;
     for (uint32_t i = 0; i < MIXES; i += 2 * LENGTHS - 1) {
-        kry_linear linear = mix(i);
+        kry_linear linear = description(i);
         struct tiled_shape shape = tiled_shape_of(&linear);
         uint32_t bits = shape.octet_bytes == 64 ? 4 : 8;
         uint64_t fields = (shape.bytes - shape.codes_at) * 8 / bits;
@@ -89,7 +89,7 @@ static void places_of_codes_are_each_their_own_and_fill_the_buffer(void **state)
 static void parts_of_the_buffer_lie_apart_at_multiples_of_64(void **state) {
     (void)state;
     for (uint32_t i = 0; i < MIXES; i++) {
-        kry_linear linear = mix(i);
+        kry_linear linear = description(i);
         struct tiled_shape s = tiled_shape_of(&linear);
         uint64_t features = (uint64_t)(s.tiles * TILE_N), groups = (uint64_t)s.groups;
         assert_int_equal((s.counts_at | s.order_at | s.scales_at | s.zeros_at | s.codes_at) % 64,

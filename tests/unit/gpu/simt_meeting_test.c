@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "simt_faults.h"
+
 #include "simt.h"
 #include "simt_meeting_kernels.h"
 
@@ -43,20 +45,6 @@ static const char *run_waves(const char *name, void (*entry)(const void *), uint
     return simt_launch(&launch);
 }
 #define RUN(entry, threads, seed) run_waves(#entry, entry, threads, seed)
-
-static void assert_no_fault(const char *fault) {
-    if (fault != NULL) {
-        fail_msg("%s", fault);
-    }
-}
-
-static void assert_says(const char *fault, const char *words) {
-    if (fault == NULL) {
-        fail_msg("nothing was found; expected: %s", words);
-    } else if (strstr(fault, words) == NULL) {
-        fail_msg("expected '%s' in: %s", words, fault);
-    }
-}
 
 /* At the first sign, and not only when nobody can go on. */
 static void assert_says_at_once(const char *fault, const char *words) {

@@ -11,6 +11,8 @@
 
 #include <cmocka.h>
 
+#include "simt_faults.h"
+
 #include "simt.h"
 #include "simt_memory_kernels.h"
 
@@ -77,20 +79,6 @@ static const char *run(const char *name, void (*entry)(const void *), struct mem
     return simt_launch(&launch);
 }
 #define RUN(entry, memory, shape, seed) run(#entry, entry, memory, shape, seed)
-
-static void assert_no_fault(const char *fault) {
-    if (fault != NULL) {
-        fail_msg("%s", fault);
-    }
-}
-
-static void assert_says(const char *fault, const char *words) {
-    if (fault == NULL) {
-        fail_msg("nothing was found; expected: %s", words);
-    } else if (strstr(fault, words) == NULL) {
-        fail_msg("expected '%s' in: %s", words, fault);
-    }
-}
 
 /* ---- asynchronous copies ------------------------------------------------------------------- */
 
