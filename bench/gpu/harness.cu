@@ -300,7 +300,7 @@ static void check_layout(const Layer &layer, const std::string &name) {
             if (!l.act_order)
                 wrong += gpu_place_of_column(&l, k) != place;
         }
-        for (int64_t n = 0; n < l.n_tiles * 16; n++) {
+        for (int64_t n = 0; n < l.n_panels * GPU_PANEL_N; n++) {
             gpu_code_place at = gpu_place_of_code(&l, n, place);
             uint32_t mask = l.bits == 4 ? 15 : 255, want = 0;
             if (k >= 0 && n < l.out_features)
@@ -309,7 +309,7 @@ static void check_layout(const Layer &layer, const std::string &name) {
             wrong += (prepared[l.codes_at + at.byte] >> at.shift & mask) != want;
         }
     }
-    for (int64_t n = 0; n < l.n_tiles * 16; n++)
+    for (int64_t n = 0; n < l.n_panels * GPU_PANEL_N; n++)
         for (int64_t g = 0; g < l.groups; g++) {
             uint64_t at = gpu_scale_place(&l, n, g);
             bool here = n < l.out_features;

@@ -73,7 +73,7 @@ static int64_t can_implement(const kry_device *device, const kry_linear *linear,
         return answer;
     struct gpu_layout layout = gpu_layout_of(linear);
     /* What is stored beyond the weights' own columns and rows. */
-    int64_t stored = layout.n_tiles * layout.k_tiles * layout.tile_bytes;
+    int64_t stored = layout.n_panels * GPU_PANEL_TILES * layout.k_tiles * layout.tile_bytes;
     return stored - (linear->in_features * linear->out_features * layout.bits + 7) / 8;
 }
 
@@ -105,7 +105,7 @@ static kry_status sizes(const kry_device *device, const kry_linear *linear, kry_
     out->prepared_bytes = layout.bytes;
     out->prepare_scratch_bytes = gpu_prepare_scratch_bytes(&layout);
     out->bound_bytes = sizeof(struct bound);
-    out->prepare_multiple = GPU_TILE_N;
+    out->prepare_multiple = GPU_PANEL_N;
     return KRY_OK;
 }
 

@@ -7,7 +7,7 @@
 /** Rows that one run may have: tiles of the least size, 16 features by 8 rows, are counted in 32
  *  bits. */
 static inline int64_t gpu_run_rows(const struct gpu_layout *layout) {
-    int64_t most = INT32_MAX / layout->n_tiles * 8;
+    int64_t most = INT32_MAX / (layout->n_panels * GPU_PANEL_TILES) * 8;
     return most < INT64_C(1) << 30 ? most : INT64_C(1) << 30;
 }
 

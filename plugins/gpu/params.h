@@ -83,7 +83,7 @@ struct gpu_fill_source_params {
 
 /**
  * gpu_repack_codes, gpu_repack_scales: canonical rows [n_begin, n_end) into the prepared layout;
- * n_begin a multiple of 16, n_end one or out_features.
+ * n_begin a multiple of 64, n_end one or out_features.
  */
 struct gpu_repack_params {
     struct gpu_layout layout;

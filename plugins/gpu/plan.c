@@ -377,7 +377,7 @@ struct gpu_apply_params gpu_plan_params(const struct gpu_plan *plan, const kry_l
         .n = (int32_t)layout->out_features,
         .k = (int32_t)(plan->arranged ? layout->k_tiles * GPU_TILE_K : layout->in_features),
         .front = plan->arranged ? 0 : layout->front,
-        .n_tiles = (int32_t)layout->n_tiles,
+        .n_tiles = (int32_t)layout->n_panels * GPU_PANEL_TILES,
         .k_tiles = (int32_t)layout->k_tiles,
         .groups = (int32_t)layout->groups,
         .splits = plan->splits,
@@ -462,13 +462,13 @@ struct gpu_launch gpu_launch_fill_source(const struct gpu_layout *layout) {
 }
 
 struct gpu_launch gpu_launch_repack_codes(const struct gpu_layout *layout, int64_t rows) {
-    return launch_for("gpu_repack_codes",
-                      gpu_ceil_div(rows, GPU_TILE_N) * layout->k_tiles * GPU_LANES);
+    return launch_for("gpu_repack_codes", gpu_ceil_div(rows, GPU_PANEL_N) * GPU_PANEL_TILES *
+                                              layout->k_tiles * GPU_LANES);
 }
 
 struct gpu_launch gpu_launch_repack_scales(const struct gpu_layout *layout, int64_t rows) {
     return launch_for("gpu_repack_scales",
-                      gpu_ceil_div(rows, GPU_TILE_N) * GPU_TILE_N * layout->groups);
+                      gpu_ceil_div(rows, GPU_PANEL_N) * GPU_PANEL_N * layout->groups);
 }
 
 struct gpu_launch gpu_launch_canonicalise_codes(int64_t rows, int64_t words) {

@@ -23,8 +23,8 @@ enum { GAPS = 6 };
 
 static void find_gaps(const struct gpu_layout *l, size_t scale_bytes, struct gap out[GAPS]) {
     uint64_t blocks = (uint64_t)l->k_tiles * GPU_TILE_BLOCKS;
-    uint64_t scales = (uint64_t)l->n_tiles * (uint64_t)l->groups * GPU_TILE_N;
-    uint64_t tiles = (uint64_t)l->n_tiles * (uint64_t)l->k_tiles;
+    uint64_t scales = (uint64_t)l->n_panels * (uint64_t)l->groups * GPU_PANEL_N;
+    uint64_t tiles = (uint64_t)l->n_panels * GPU_PANEL_TILES * (uint64_t)l->k_tiles;
     uint64_t ends[GAPS] = {l->header_at + (l->gathered ? sizeof(uint32_t) : 0),
                            l->source_at + (l->gathered ? blocks * GPU_BLOCK_K * 4 : 0),
                            l->block_group_at + (l->act_order ? blocks * 4 : 0),
@@ -114,7 +114,7 @@ static void write_codes(const struct preparation *p, int64_t n_tile, int64_t row
     uint8_t codes[GPU_TILE_K];
     for (int64_t k_tile = 0; k_tile < layout->k_tiles; k_tile++) {
         uint8_t *tile = (uint8_t *)p->call->prepared + layout->codes_at +
-                        (uint64_t)((n_tile * layout->k_tiles + k_tile) * layout->tile_bytes);
+                        gpu_tile_at(layout->k_tiles, layout->tile_bytes, n_tile, k_tile);
         memset(tile, 0, (size_t)layout->tile_bytes);
         for (int64_t n = 0; n < rows; n++) {
             read_codes(p, row + n * stride, k_tile, codes);
@@ -151,7 +151,7 @@ static void prepare_tile(void *argument, int64_t i) {
     const struct preparation *p = argument;
     const kry_canonical *from = p->call->weights;
     int64_t first = i * GPU_TILE_N, left = from->n_end - from->n_begin - first;
-    int64_t rows = left < GPU_TILE_N ? left : GPU_TILE_N;
+    int64_t rows = left < 0 ? 0 : left < GPU_TILE_N ? left : GPU_TILE_N;
     int64_t n_tile = (from->n_begin + first) / GPU_TILE_N;
     write_codes(p, n_tile, rows, from->qweight + first * from->qweight_stride,
                 from->qweight_stride);
@@ -177,7 +177,8 @@ static void prepare_on_host(struct preparation *p) {
             p->places[n][k].byte = (uint16_t)place.byte;
             p->places[n][k].shift = (uint16_t)place.shift;
         }
-    kry_parallel_for(p->call->host, gpu_ceil_div(from->n_end - from->n_begin, GPU_TILE_N),
+    kry_parallel_for(p->call->host,
+                     gpu_ceil_div(from->n_end - from->n_begin, GPU_PANEL_N) * GPU_PANEL_TILES,
                      prepare_tile, p);
 }
 
@@ -270,12 +271,12 @@ kry_status gpu_prepare(const kry_prepare_call *call) {
     kry_status status = gpu_lay_out(call->linear, &p.layout);
     if (status != KRY_OK)
         return status;
-    if (from->n_begin < 0 || from->n_begin % GPU_TILE_N != 0 || from->n_begin > from->n_end ||
-        from->n_end > n || (from->n_end % GPU_TILE_N != 0 && from->n_end != n))
+    if (from->n_begin < 0 || from->n_begin % GPU_PANEL_N != 0 || from->n_begin > from->n_end ||
+        from->n_end > n || (from->n_end % GPU_PANEL_N != 0 && from->n_end != n))
         return gpu_fail(KRY_E_ARGUMENT,
                         "weights of output features %" PRId64 " to %" PRId64
                         ", expected multiples of %d, or the end, in 0 to %" PRId64,
-                        from->n_begin, from->n_end, GPU_TILE_N, n);
+                        from->n_begin, from->n_end, GPU_PANEL_N, n);
     if (from->n_begin == from->n_end)
         return KRY_OK;
     if (from->memory == KRY_MEMORY_DEVICE)

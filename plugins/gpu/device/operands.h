@@ -20,6 +20,13 @@ GPU_DEVICE uint32_t gpu_group(const gpu_apply_params &p, uint32_t block) {
     return group < last ? group : last;
 }
 
+/** Where the scales of a tile of 16 features lie for a group, in elements; zero points alike. */
+GPU_DEVICE uint64_t gpu_scales_at(const gpu_apply_params &p, int64_t n_tile, uint64_t group) {
+    uint64_t panel = static_cast<uint64_t>(n_tile) / GPU_PANEL_TILES;
+    return (panel * static_cast<uint64_t>(p.groups) + group) * GPU_PANEL_N +
+           static_cast<uint64_t>(n_tile) % GPU_PANEL_TILES * GPU_TILE_N;
+}
+
 /** k tiles that hold columns. */
 GPU_DEVICE int32_t gpu_used_tiles(const gpu_apply_params &p) {
     return p.header != nullptr ? static_cast<int32_t>(p.header[0]) : p.k_tiles;

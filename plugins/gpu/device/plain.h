@@ -19,24 +19,26 @@ template <bool BF16> GPU_DEVICE float gpu_plain_widen(uint16_t bits) {
     return BF16 ? gpu_bf16_widen(bits) : gpu_f16_widen(bits);
 }
 
-/** The four codes of a thread in a tile of places, less their zero point, times their scale. */
+/** The four codes of a thread in a tile of places, less their zero point, times their scale:
+ *  places 4 slice to 4 slice + 3, of block slice / 4. */
 template <int BITS, bool BF16>
 GPU_DEVICE void gpu_plain_weights(const gpu_apply_params &p, int64_t n_tile, int32_t k_tile,
                                   uint32_t feature, uint32_t slice, float weights[4]) {
-    uint32_t lane = feature / 2 * 4 + slice / 4, fragment = slice % 4;
-    const unsigned char *codes = p.codes + (n_tile * p.k_tiles + k_tile) * (128 * BITS) + lane * 16;
-    uint64_t group = gpu_group(p, static_cast<uint32_t>(k_tile) * GPU_TILE_BLOCKS + slice / 4);
-    uint64_t at = static_cast<uint64_t>(n_tile * p.groups) * 16 + group * 16 + feature;
+    uint32_t fragment = slice / 4;
+    const unsigned char *codes = p.codes + gpu_tile_at(p.k_tiles, 128 * BITS, n_tile, k_tile);
+    uint64_t group = gpu_group(p, static_cast<uint32_t>(k_tile) * GPU_TILE_BLOCKS + fragment);
+    uint64_t at = gpu_scales_at(p, n_tile, group) + feature;
     float scale = gpu_plain_widen<BF16>(reinterpret_cast<const uint16_t *>(p.scales)[at]);
     int32_t zero = p.zeros != nullptr ? p.zeros[at] : 1 << (BITS - 1);
     for (uint32_t c = 0; c < 4; c++) {
-        uint32_t reg = feature % 2 + c / 2 * 2, code;
+        uint32_t in_block = slice % 4 * 4 + c, reg = feature % 2 + in_block / 8 * 2, code;
+        uint32_t lane = feature / 2 * 4 + in_block % 8 / 2;
         if (BITS == 4)
-            code = *reinterpret_cast<const uint32_t *>(codes + fragment * 4) >>
+            code = *reinterpret_cast<const uint32_t *>(codes + lane * 16 + fragment * 4) >>
                        (reg * 4 + c % 2 * 16) &
                    15u;
         else
-            code = codes[fragment / 2 * 512 + fragment % 2 * 8 + reg * 2 + c % 2];
+            code = codes[fragment / 2 * 512 + lane * 16 + fragment % 2 * 8 + reg * 2 + c % 2];
         weights[c] = static_cast<float>(static_cast<int32_t>(code) - zero) * scale;
     }
 }

@@ -49,62 +49,68 @@ GPU_DEVICE uint32_t gpu_fragment_of_nibbles(uint32_t even, uint32_t odd) {
     return low | high << 16;
 }
 
+/** Codes of the blocks' pairs t and t + 4 of a row: nibbles (4 bits) or bytes (8 bits) in order. */
+GPU_DEVICE uint32_t gpu_block_pairs(const gpu_repack_params &p, const uint32_t *row, int64_t place,
+                                    uint32_t t, bool exists) {
+    uint32_t shift = t * 2 * static_cast<uint32_t>(p.layout.bits);
+    if (p.layout.bits == 4) { /* eight codes a word */
+        uint32_t first = gpu_codes_of_places(p, row, place, exists) >> shift & 0xff;
+        return first | (gpu_codes_of_places(p, row, place + 8, exists) >> shift & 0xff) << 8;
+    }
+    place += t / 2 * 4; /* four codes a word */
+    shift %= 32;
+    uint32_t first = gpu_codes_of_places(p, row, place, exists) >> shift & 0xffff;
+    return first | (gpu_codes_of_places(p, row, place + 8, exists) >> shift) << 16;
+}
+
 /** A thread makes the 16 bytes (4 bits) or 32 bytes (8 bits) of a lane of one tile. */
 GPU_DEVICE void gpu_repack_lane(const gpu_repack_params &p, int64_t n_tile, int64_t k_tile,
                                 uint32_t lane) {
-    int64_t place = k_tile * GPU_TILE_K + lane % 4 * 16;
     int64_t n = n_tile * GPU_TILE_N + lane / 4 * 2;
-    uint32_t codes[2][4]; /* of 16 places, four words at 8 bits, two at 4 bits */
-    uint32_t words = static_cast<uint32_t>(p.layout.bits) / 2;
-    for (uint32_t r = 0; r < 2; r++) {
-        const uint32_t *row = p.qweight + (n + r - p.n_begin) * p.qweight_stride;
-        for (uint32_t i = 0; i < 4; i++)
-            codes[r][i] =
-                i < words ? gpu_codes_of_places(p, row, place + i * (16 / words), n + r < p.n_end)
-                          : 0;
+    const uint32_t *row = p.qweight + (n - p.n_begin) * p.qweight_stride;
+    uint32_t words[8]; /* of a fragment one word (4 bits) or two */
+    for (uint32_t j = 0; j < GPU_TILE_BLOCKS; j++) {
+        int64_t place = k_tile * GPU_TILE_K + j * GPU_BLOCK_K;
+        uint32_t even = gpu_block_pairs(p, row, place, lane % 4, n < p.n_end);
+        uint32_t odd = gpu_block_pairs(p, row + p.qweight_stride, place, lane % 4, n + 1 < p.n_end);
+        if (p.layout.bits == 4) {
+            words[j] = gpu_fragment_of_nibbles(even, odd);
+        } else {
+            words[j * 2] = gpu_permute(even, odd, 0x5410);
+            words[j * 2 + 1] = gpu_permute(even, odd, 0x7632);
+        }
     }
     unsigned char *to = p.prepared + p.layout.codes_at +
-                        static_cast<uint64_t>(n_tile * p.layout.k_tiles + k_tile) *
-                            static_cast<uint64_t>(p.layout.tile_bytes) +
+                        gpu_tile_at(p.layout.k_tiles, p.layout.tile_bytes, n_tile, k_tile) +
                         lane * 16;
-    if (p.layout.bits == 4) {
-        *reinterpret_cast<gpu_u32x4 *>(to) = {
-            gpu_fragment_of_nibbles(codes[0][0], codes[1][0]),
-            gpu_fragment_of_nibbles(codes[0][0] >> 16, codes[1][0] >> 16),
-            gpu_fragment_of_nibbles(codes[0][1], codes[1][1]),
-            gpu_fragment_of_nibbles(codes[0][1] >> 16, codes[1][1] >> 16)};
-        return;
-    }
-    for (uint32_t load = 0; load < 2; load++) {
-        uint32_t e = codes[0][load * 2], o = codes[1][load * 2];
-        uint32_t e2 = codes[0][load * 2 + 1], o2 = codes[1][load * 2 + 1];
-        *reinterpret_cast<gpu_u32x4 *>(to + load * 512) = {
-            gpu_permute(e, o, 0x5410), gpu_permute(e, o, 0x7632), gpu_permute(e2, o2, 0x5410),
-            gpu_permute(e2, o2, 0x7632)};
-    }
+    *reinterpret_cast<gpu_u32x4 *>(to) = {words[0], words[1], words[2], words[3]};
+    if (p.layout.bits == 8)
+        *reinterpret_cast<gpu_u32x4 *>(to + 512) = {words[4], words[5], words[6], words[7]};
 }
 
 GPU_DEVICE void gpu_repack_all_codes(const gpu_repack_params &p) {
     int64_t first = p.n_begin / GPU_TILE_N;
-    int64_t tiles = gpu_ceil_div(p.n_end, GPU_TILE_N) - first;
+    int64_t tiles = gpu_ceil_div(p.n_end, GPU_PANEL_N) * GPU_PANEL_TILES - first;
     int64_t step = static_cast<int64_t>(gpu_blocks()) * gpu_threads();
     for (int64_t at = static_cast<int64_t>(gpu_block()) * gpu_threads() + gpu_thread();
          at < tiles * p.layout.k_tiles * GPU_LANES; at += step) {
-        int64_t tile = at / GPU_LANES;
-        gpu_repack_lane(p, first + tile / p.layout.k_tiles, tile % p.layout.k_tiles,
+        int64_t tile = at / GPU_LANES; /* in the order of the prepared weights */
+        int64_t panel = tile / GPU_PANEL_TILES / p.layout.k_tiles;
+        gpu_repack_lane(p, first + panel * GPU_PANEL_TILES + tile % GPU_PANEL_TILES,
+                        tile / GPU_PANEL_TILES % p.layout.k_tiles,
                         static_cast<uint32_t>(at % GPU_LANES));
     }
 }
 
 /** Scales and zero points; a thread makes one of each. */
 GPU_DEVICE void gpu_repack_all_scales(const gpu_repack_params &p) {
-    int64_t rows = gpu_ceil_div(p.n_end, GPU_TILE_N) * GPU_TILE_N - p.n_begin;
+    int64_t rows = gpu_ceil_div(p.n_end, GPU_PANEL_N) * GPU_PANEL_N - p.n_begin;
     int64_t step = static_cast<int64_t>(gpu_blocks()) * gpu_threads();
     for (int64_t at = static_cast<int64_t>(gpu_block()) * gpu_threads() + gpu_thread();
          at < rows * p.layout.groups; at += step) {
-        int64_t tile_elements = p.layout.groups * GPU_TILE_N;
-        int64_t row = at / tile_elements * GPU_TILE_N + at % GPU_TILE_N;
-        int64_t group = at % tile_elements / GPU_TILE_N, n = p.n_begin + row;
+        int64_t panel_elements = p.layout.groups * GPU_PANEL_N;
+        int64_t row = at / panel_elements * GPU_PANEL_N + at % GPU_PANEL_N;
+        int64_t group = at % panel_elements / GPU_PANEL_N, n = p.n_begin + row;
         bool exists = n < p.n_end;
         uint64_t place = gpu_scale_place(&p.layout, n, group);
         unsigned char *scales = p.prepared + p.layout.scales_at;

@@ -327,7 +327,7 @@ static void codes_lie_where_the_layout_says(void **state) {
         const struct gpu_layout *l = &layer.layout;
         const int32_t *source =
             l->gathered ? (const int32_t *)(const void *)(layer.prepared + l->source_at) : NULL;
-        for (int64_t n = 0; n < l->n_tiles * GPU_TILE_N; n++) {
+        for (int64_t n = 0; n < l->n_panels * GPU_PANEL_N; n++) {
             for (int64_t place = 0; place < l->k_tiles * GPU_TILE_K; place++) {
                 const int64_t k = source != NULL ? source[place] : gpu_column_of_place(l, place);
                 const uint32_t code =

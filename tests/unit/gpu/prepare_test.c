@@ -74,7 +74,7 @@ static int64_t column_at(const struct prepared *p, int64_t place) {
 
 static void check_codes(const struct prepared *p) {
     const kry_linear *linear = &p->weights.linear;
-    for (int64_t n = 0; n < p->layout.n_tiles * GPU_TILE_N; n++) {
+    for (int64_t n = 0; n < p->layout.n_panels * GPU_PANEL_N; n++) {
         int64_t columns = 0;
         for (int64_t place = 0; place < p->layout.k_tiles * GPU_TILE_K; place++) {
             int64_t k = column_at(p, place);
@@ -93,7 +93,7 @@ static void check_groups(const struct prepared *p) {
     const kry_linear *linear = &p->weights.linear;
     const kry_canonical *rows = &p->weights.rows;
     const uint16_t *scales = (const uint16_t *)(const void *)(p->bytes + p->layout.scales_at);
-    for (int64_t n = 0; n < p->layout.n_tiles * GPU_TILE_N; n++)
+    for (int64_t n = 0; n < p->layout.n_panels * GPU_PANEL_N; n++)
         for (int64_t g = 0; g < p->layout.groups; g++) {
             uint64_t place = gpu_scale_place(&p->layout, n, g);
             bool exists = n < linear->out_features;
