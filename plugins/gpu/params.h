@@ -50,6 +50,23 @@ struct gpu_apply_params {
     int32_t waves_n; /* gpu_stream_*: waves of a block side by side along n */
 };
 
+/** Rows of x as the device's copy engine finds them (CUtensorMap), made by the driver. */
+struct gpu_tensor_map {
+#ifdef __cplusplus
+    alignas(64) uint64_t words[16];
+#else
+    _Alignas(64) uint64_t words[16];
+#endif
+};
+
+/** gpu_wide_*: the same product; x's rows are read through the map, whose boxes are 64 columns wide
+ *  and have the entry's rows. `splits` blocks, a cluster, share an output tile along K. front may be
+ *  any; partials, semaphores, split_tiles and waves_n are not used. */
+struct gpu_wide_params {
+    struct gpu_tensor_map x;
+    struct gpu_apply_params apply;
+};
+
 /** gpu_arrange: copy rows of x into the order of places, zeros where there is no column. */
 struct gpu_arrange_params {
     const uint16_t *x;
