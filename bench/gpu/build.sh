@@ -1,14 +1,16 @@
 #!/bin/sh
-# Build the harness and the device code for one architecture: bench/gpu/build.sh OUT [sm_90]
+# Build the harness and the device code for one architecture: bench/gpu/build.sh OUT [sm_90a]
 set -e
 out=$1
-arch=${2:-sm_90}
+arch=${2:-sm_90a}
 root=$(cd "$(dirname "$0")/../.." && pwd)
 mkdir -p "$out"
 number=${arch#sm_}
 nvcc -std=c++17 -O3 -I"$root/include" -cubin -gencode "arch=compute_$number,code=$arch" \
     -Xptxas -v "$root/plugins/gpu/device/gpu.cu" -o "$out/gpu.cubin" 2>"$out/ptxas.log" ||
     { cat "$out/ptxas.log"; exit 1; }
-cc -std=c17 -O2 -I"$root/include" -c "$root/plugins/gpu/plan.c" -o "$out/plan.o"
+for part in plan plan_wide; do
+    cc -std=c17 -O2 -I"$root/include" -c "$root/plugins/gpu/$part.c" -o "$out/$part.o"
+done
 nvcc -std=c++17 -O2 -I"$root/include" -gencode "arch=compute_$number,code=$arch" \
-    "$root/bench/gpu/harness.cu" "$out/plan.o" -ldl -o "$out/harness"
+    "$root/bench/gpu/harness.cu" "$out/plan.o" "$out/plan_wide.o" -ldl -o "$out/harness"

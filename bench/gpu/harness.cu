@@ -13,6 +13,7 @@
  * Times are medians of graph replays in which the weights rotate through more memory than L2 holds.
  */
 #include <cublas_v2.h>
+#include <cuda.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -54,10 +55,55 @@ static cudaKernel_t kernel(const char *name) {
     return kernels[name] = k;
 }
 
+static bool early = true;
+
 template <class P> static void launch(const gpu_launch &l, P params, cudaStream_t stream) {
     void *arguments[] = {&params};
-    CHECK(cudaLaunchKernel((const void *)kernel(l.entry), dim3(l.grid), dim3(l.block), arguments,
-                           l.shared_bytes, stream));
+    cudaLaunchAttribute attributes[2] = {};
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(l.grid);
+    config.blockDim = dim3(l.block);
+    config.dynamicSmemBytes = l.shared_bytes;
+    config.stream = stream;
+    config.attrs = attributes;
+    if (l.cluster > 1) {
+        attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
+        attributes[config.numAttrs++].val.clusterDim = {l.cluster, 1, 1};
+    }
+    if (l.early && early) {
+        attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+    }
+    CHECK(cudaLaunchKernelExC(&config, (const void *)kernel(l.entry), arguments));
+}
+
+/** Rows of x for the copy engine. */
+static gpu_tensor_map map_rows(const void *x, int64_t columns, int64_t rows, int64_t stride,
+                               int32_t box_rows) {
+    typedef CUresult (*Encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
+                               const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
+                               const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                               CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+    static Encode encode = [] {
+        void *found = nullptr;
+        cudaDriverEntryPointQueryResult result;
+        CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
+                                               cudaEnableDefault, &result));
+        return (Encode)found;
+    }();
+    gpu_tensor_map map;
+    cuuint64_t sizes[2] = {(cuuint64_t)columns, (cuuint64_t)rows};
+    cuuint64_t strides[1] = {(cuuint64_t)(rows > 1 ? stride * 2 : (columns + 7) / 8 * 16)};
+    cuuint32_t box[2] = {64, (cuuint32_t)box_rows}, steps[2] = {1, 1};
+    CUresult error =
+        encode((CUtensorMap *)&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 2, (void *)x, sizes, strides,
+               box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+               CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (error != CUDA_SUCCESS) {
+        std::printf("cuTensorMapEncodeTiled: %d\n", (int)error);
+        std::exit(2);
+    }
+    return map;
 }
 
 struct Buffer {
@@ -204,7 +250,15 @@ static void run_plan(const Layer &layer, const gpu_plan &plan, const gpu_run &ru
                      cudaStream_t stream) {
     if (plan.arranged)
         launch(plan.arrange, gpu_plan_arrange(&plan, &layer.layout, &run), stream);
-    launch(plan.main, gpu_plan_params(&plan, &layer.linear, &layer.layout, &run), stream);
+    gpu_apply_params params = gpu_plan_params(&plan, &layer.linear, &layer.layout, &run);
+    if (plan.box_rows == 0) {
+        launch(plan.main, params, stream);
+        return;
+    }
+    launch(plan.main,
+           gpu_wide_params{map_rows(params.x, params.k, params.m, params.x_stride, plan.box_rows),
+                           params},
+           stream);
 }
 
 /* ---- checks ---------------------------------------------------------------------------------- */
@@ -677,6 +731,27 @@ static double time_read(const Rotated &r) {
     return best;
 }
 
+/** How many clusters of each size run at a time. */
+static void count_clusters(const char *name, unsigned threads, unsigned shared, uint16_t *to) {
+    std::printf("CLUSTERS %s:", name);
+    for (unsigned size = 1; size <= GPU_CLUSTER_MAX; size++) {
+        cudaLaunchAttribute attribute = {};
+        cudaLaunchConfig_t config = {};
+        int found = 0;
+        attribute.id = cudaLaunchAttributeClusterDimension;
+        attribute.val.clusterDim = {size, 1, 1};
+        config.gridDim = dim3(size * 264);
+        config.blockDim = dim3(threads);
+        config.dynamicSmemBytes = shared;
+        config.attrs = &attribute;
+        config.numAttrs = 1;
+        CHECK(cudaOccupancyMaxActiveClusters(&found, (const void *)kernel(name), &config));
+        to[size - 1] = (uint16_t)found;
+        std::printf(" %d", found);
+    }
+    std::printf("\n");
+}
+
 /** Only candidates whose entry has this in its name; all when NULL. */
 static const char *only = nullptr;
 
@@ -767,11 +842,17 @@ int main(int argc, char **argv) {
     if (argc < 3)
         return 1;
     std::string what = argv[2];
+    early = std::getenv("NO_EARLY") == nullptr;
     cudaDeviceProp properties;
     CHECK(cudaGetDeviceProperties(&properties, 0));
-    facts = {GPU_FAMILY_MMA, (uint32_t)(properties.major * 10 + properties.minor),
+    facts = {(uint32_t)(properties.major == 9 ? GPU_FAMILY_WGMMA : GPU_FAMILY_MMA),
+             (uint32_t)(properties.major * 10 + properties.minor),
              (uint32_t)properties.multiProcessorCount, (uint32_t)properties.sharedMemPerBlockOptin};
     CHECK(cudaLibraryLoadFromFile(&library, argv[1], nullptr, nullptr, 0, nullptr, nullptr, 0));
+    if (facts.family == GPU_FAMILY_WGMMA) {
+        count_clusters("gpu_wide_u4_f16_64", 640, 221440, facts.clusters[0]);
+        count_clusters("gpu_wide_u4_f16_8", 288, 110928, facts.clusters[1]);
+    }
     const uint32_t f16 = KRY_TYPE_F16, bf16 = KRY_TYPE_BF16;
     if (what == "plain") {
         facts.family = GPU_FAMILY_PLAIN;

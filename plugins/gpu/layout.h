@@ -5,8 +5,8 @@
  * blocks of 16. A place is where a column lies in the prepared weights: a block never holds columns
  * of two groups.
  *
- *   aligned    one group, or group_size a multiple of 16: place = k + front, where front < 64
- *              fills up the first block, and the first tile as far as groups end with tiles.
+ *   aligned    one group, or group_size a multiple of 16: place = k + front, where front < 128
+ *              fills up the first block, and two tiles as far as groups end with them.
  *   gathered   other group sizes (each group filled up to whole blocks) and act-order (columns
  *              sorted by group, stable, then likewise): `source` tells the column of a place,
  *              and apply reads x through a copy that is put in this order.
@@ -187,7 +187,7 @@ static inline struct gpu_layout gpu_layout_of(const kry_linear *linear) {
         l.first_size = l.group_size - passed;
         l.gathered = l.act_order || l.group_size % GPU_BLOCK_K != 0;
         if (!l.gathered)
-            l.front = (int32_t)(passed % GPU_TILE_K);
+            l.front = (int32_t)(passed % (GPU_TILE_K * 2));
         l.group_blocks = gpu_ceil_div(l.group_size, GPU_BLOCK_K);
         l.first_blocks = gpu_ceil_div(l.first_size + l.front, GPU_BLOCK_K);
         blocks = gpu_place_of_column(&l, l.in_features - 1) / GPU_BLOCK_K + 1;

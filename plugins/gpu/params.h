@@ -48,6 +48,7 @@ struct gpu_apply_params {
     struct gpu_divider divider;
     uint32_t y_type; /* KRY_TYPE_* */
     int32_t waves_n; /* gpu_stream_*: waves of a block side by side along n */
+    int32_t slots;   /* gpu_wide_*: groups of two tiles of places: 1, 2, 4 or 8; 0: no pattern */
 };
 
 /** Rows of x as the device's copy engine finds them (CUtensorMap), made by the driver. */
@@ -60,8 +61,8 @@ struct gpu_tensor_map {
 };
 
 /** gpu_wide_*: the same product; x's rows are read through the map, whose boxes are 64 columns wide
- *  and have the entry's rows. `splits` blocks, a cluster, share an output tile along K. front may be
- *  any; partials, semaphores, split_tiles and waves_n are not used. */
+ *  and have the entry's rows. `splits` blocks, a cluster, share an output tile along K. front may
+ * be any; partials, semaphores, split_tiles and waves_n are not used. */
 struct gpu_wide_params {
     struct gpu_tensor_map x;
     struct gpu_apply_params apply;

@@ -6,6 +6,7 @@
  * was measured once, alone and on a full multiprocessor.
  */
 #include "plan.h"
+#include "plan_wide.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -102,7 +103,9 @@ static int32_t tiles_at_once(const struct block_shape *s, int32_t threads) {
 
 struct gpu_facts gpu_facts_of(const kry_device *device) {
     struct gpu_facts facts = {
-        .family = strcmp(device->platform, "cuda") == 0 ? GPU_FAMILY_MMA : GPU_FAMILY_PLAIN,
+        .family = strcmp(device->platform, "cuda") != 0 ? GPU_FAMILY_PLAIN
+                  : device->arch_number == 90           ? GPU_FAMILY_WGMMA
+                                                        : GPU_FAMILY_MMA,
         .arch = device->arch_number,
         .multiprocessors = device->multiprocessors,
         .shared_bytes = device->shared_memory_bytes,
@@ -298,10 +301,26 @@ static void plan_of_candidate(const kry_linear *linear, const struct gpu_layout 
     plan_words(linear, layout, c, out);
 }
 
+/** A wide plan whose x is put in order first, if it must be. */
+static void arrange_wide(const struct gpu_layout *layout, int64_t rows, bool arranged,
+                         struct gpu_plan *out) {
+    out->arranged = arranged;
+    if (!arranged)
+        return;
+    out->scratch_bytes = arranged_bytes(layout, rows);
+    out->arrange.grid = (uint32_t)minimum(gpu_ceil_div(rows * layout->k_tiles * 8, 256), 65535);
+    out->arrange.block = 256;
+    snprintf(out->arrange.entry, sizeof out->arrange.entry, "gpu_arrange");
+}
+
+static bool is_wide(const struct gpu_facts *facts, const kry_linear *linear) {
+    return facts->family == GPU_FAMILY_WGMMA && !needs_exact_weights(linear);
+}
+
 /** Rows of a call's runs, and whether x is put in order first. */
-static int64_t run_of(const struct gpu_layout *layout, const struct gpu_call *call,
+static int64_t run_of(const struct gpu_layout *layout, const struct gpu_call *call, bool wide,
                       bool *arranged) {
-    *arranged = layout->gathered || layout->front % 8 != 0 || call->x_unit < 16;
+    *arranged = layout->gathered || (!wide && layout->front % 8 != 0) || call->x_unit < 16;
     int64_t rows = minimum(call->m, INT64_C(1) << 16);
     return *arranged ? arranged_rows(layout, rows) : rows;
 }
@@ -309,8 +328,14 @@ static int64_t run_of(const struct gpu_layout *layout, const struct gpu_call *ca
 bool gpu_plan_candidate(const struct gpu_facts *facts, const kry_linear *linear,
                         const struct gpu_layout *layout, const struct gpu_call *call, int32_t index,
                         struct gpu_plan *out, double *cost) {
-    bool arranged;
-    int64_t rows = run_of(layout, call, &arranged);
+    bool arranged, wide = is_wide(facts, linear);
+    int64_t rows = run_of(layout, call, wide, &arranged);
+    if (wide) {
+        if (!gpu_wide_candidate(facts, linear, layout, rows, index, out, cost))
+            return false;
+        arrange_wide(layout, rows, arranged, out);
+        return true;
+    }
     for (int32_t i = 0, found = 0; i < SHAPES * SPLITS; i++) {
         struct candidate c;
         if (!candidate_of(facts, linear, layout, rows, i, &c) || found++ != index)
@@ -325,8 +350,13 @@ bool gpu_plan_candidate(const struct gpu_facts *facts, const kry_linear *linear,
 void gpu_plan_of(const struct gpu_facts *facts, const kry_linear *linear,
                  const struct gpu_layout *layout, const struct gpu_call *call,
                  struct gpu_plan *out) {
-    bool arranged;
-    int64_t rows = run_of(layout, call, &arranged);
+    bool arranged, wide = is_wide(facts, linear);
+    int64_t rows = run_of(layout, call, wide, &arranged);
+    if (wide) {
+        gpu_wide_plan(facts, linear, layout, rows, out);
+        arrange_wide(layout, rows, arranged, out);
+        return;
+    }
     struct candidate best = {.cost = -1}, c;
     for (int32_t i = 0; i < SHAPES * SPLITS; i++)
         if (candidate_of(facts, linear, layout, rows, i, &c) &&
@@ -369,7 +399,7 @@ struct gpu_apply_params gpu_plan_params(const struct gpu_plan *plan, const kry_l
         .zeros = layout->has_zeros ? prepared + layout->zeros_at : NULL,
         .block_group = layout->act_order ? block_group : NULL,
         .header = layout->act_order ? header : NULL,
-        .partials = plan->splits > 1 ? partials : NULL,
+        .partials = plan->splits > 1 && plan->box_rows == 0 ? partials : NULL,
         .semaphores = run->zeroed,
         .x_stride = plan->arranged ? layout->k_tiles * GPU_TILE_K : run->x_stride,
         .y_stride = run->y_stride,
@@ -388,6 +418,7 @@ struct gpu_apply_params gpu_plan_params(const struct gpu_plan *plan, const kry_l
         .divider = one_group ? (struct gpu_divider){0} : divider_of(layout->group_blocks),
         .y_type = linear->y_type,
         .waves_n = plan->waves_n,
+        .slots = plan->slots,
     };
     return p;
 }
@@ -422,6 +453,11 @@ struct gpu_arrange_params gpu_plan_arrange(const struct gpu_plan *plan,
 #define TILES(kind)                                                                                \
     "gpu_tile_" kind "_128x32", "gpu_tile_" kind "_128x64", "gpu_tile_" kind "_128x128",           \
         "gpu_tile_" kind "_256x128"
+#define WIDES(kind)                                                                                \
+    "gpu_wide_" kind "_8", "gpu_wide_" kind "_16", "gpu_wide_" kind "_32", "gpu_wide_" kind "_64", \
+        "gpu_wide_" kind "_128", "gpu_wide_" kind "_256", "gpu_wide_" kind "_8g",                  \
+        "gpu_wide_" kind "_16g", "gpu_wide_" kind "_32g", "gpu_wide_" kind "_64g",                 \
+        "gpu_wide_" kind "_128g", "gpu_wide_" kind "_256g"
 #define PREPARATION                                                                                \
     "gpu_arrange", "gpu_sort", "gpu_fill_source", "gpu_repack_codes", "gpu_repack_scales",         \
         "gpu_canonicalise_codes", "gpu_canonicalise_scales", "gpu_canonicalise_zeros"
@@ -437,6 +473,16 @@ const char *const *gpu_entry_names(uint32_t family, size_t *count) {
         STREAMS("u8_bf16"), TILES("u4_f16"),       TILES("u4_bf16"),       TILES("u8_f16"),
         TILES("u8_bf16"),
     };
+    static const char *const wgmma[] = {
+        PREPARATION,        STREAMS("u4b8_f16"),   STREAMS("u4b8_bf16"),   STREAMS("u4_f16"),
+        STREAMS("u4_bf16"), STREAMS("u8b128_f16"), STREAMS("u8b128_bf16"), STREAMS("u8_f16"),
+        STREAMS("u8_bf16"), WIDES("u4_f16"),       WIDES("u4_bf16"),       WIDES("u8_f16"),
+        WIDES("u8_bf16"),
+    };
+    if (family == GPU_FAMILY_WGMMA) {
+        *count = sizeof wgmma / sizeof *wgmma;
+        return wgmma;
+    }
     *count = family == GPU_FAMILY_MMA ? sizeof mma / sizeof *mma : sizeof plain / sizeof *plain;
     return family == GPU_FAMILY_MMA ? mma : plain;
 }

@@ -24,8 +24,11 @@ extern "C" {
 
 enum {
     GPU_FAMILY_PLAIN = 0, /* no matrix instruction used: gpu_plain_* */
-    GPU_FAMILY_MMA = 1    /* NVIDIA's mma.sync: gpu_stream_* and gpu_tile_* */
+    GPU_FAMILY_MMA = 1,   /* NVIDIA's mma.sync: gpu_stream_* and gpu_tile_* */
+    GPU_FAMILY_WGMMA = 2  /* sm_90a: gpu_wide_*, and gpu_stream_* where weights must be exact */
 };
+
+enum { GPU_CLUSTER_MAX = 8 };
 
 /** What a plan depends on of a device. */
 struct gpu_facts {
@@ -33,6 +36,10 @@ struct gpu_facts {
     uint32_t arch;            /* 75 to 120; 0 where family is not NVIDIA's */
     uint32_t multiprocessors; /* 0: unknown, taken as 108 */
     uint32_t shared_bytes;    /* most of a block; 0: unknown, taken as 48 KB */
+    /* Clusters of 1 to 8 blocks that run at a time, of blocks that share a multiprocessor with so
+     * many others; 0: unknown. Which multiprocessors can form a cluster differs from chip to chip.
+     */
+    uint16_t clusters[2][GPU_CLUSTER_MAX];
 };
 
 /** The facts of a device that is here or hypothetical. */
@@ -53,6 +60,8 @@ struct gpu_launch {
     uint32_t grid;
     uint32_t block;
     uint32_t shared_bytes;
+    uint32_t cluster; /* blocks that a cluster is made of; 0: no clusters */
+    uint32_t early;   /* 1: may start while the grid before it runs, see gpu_previous_grid_wait */
 };
 
 struct gpu_plan {
@@ -67,6 +76,8 @@ struct gpu_plan {
     int32_t splits;       /* blocks that share an output tile along K */
     int32_t split_tiles;  /* k tiles of a split */
     int32_t waves_n;      /* see gpu_apply_params */
+    int32_t slots;        /* likewise */
+    int32_t box_rows;     /* gpu_wide_*: of x's tensor map; 0: main takes a gpu_apply_params */
     uint64_t arranged_at; /* places in scratch, bytes */
     uint64_t partials_at;
     uint64_t scratch_bytes;

@@ -16,6 +16,12 @@ GPU_DEVICE float gpu_float_of_bits(uint32_t bits) {
     return value;
 }
 
+GPU_DEVICE uint32_t gpu_bits_of_float(float value) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &value, 4);
+    return bits;
+}
+
 /** A byte as a float, without a conversion instruction. */
 GPU_DEVICE float gpu_float_of_byte(uint32_t byte) {
     return gpu_float_of_bits(0x4b000000u | byte) - 8388608.0f;
@@ -54,9 +60,9 @@ GPU_DEVICE uint32_t gpu_bf16x2_of_bytes(uint32_t word, uint32_t first, uint32_t 
     return gpu_bf16x2_pack(low - gpu_float_of_bits(zero), high - gpu_float_of_bits(zero));
 }
 
-/** words: one of 4 bits, two of 8. */
+/** q - z, exactly. words: one of 4 bits, two of 8. */
 template <int BITS, bool BF16>
-GPU_DEVICE void gpu_dequantize(const uint32_t *words, const gpu_block_scale &s, uint32_t a[4]) {
+GPU_DEVICE void gpu_differences(const uint32_t *words, const gpu_block_scale &s, uint32_t a[4]) {
     for (int i = 0; i < 4; i++) {
         uint32_t difference;
         int row = i % 2;
@@ -79,9 +85,16 @@ GPU_DEVICE void gpu_dequantize(const uint32_t *words, const gpu_block_scale &s, 
             uint32_t code = gpu_permute(words[i / 2], 0x64646464u, row == 0 ? 0x4140 : 0x4342);
             difference = gpu_f16x2_sub(code, s.zero[row]);
         }
-        a[i] = BF16 ? gpu_bf16x2_mul(difference, s.scale[row])
-                    : gpu_f16x2_mul(difference, s.scale[row]);
+        a[i] = difference;
     }
+}
+
+/** (q - z) * s, rounded once. */
+template <int BITS, bool BF16>
+GPU_DEVICE void gpu_dequantize(const uint32_t *words, const gpu_block_scale &s, uint32_t a[4]) {
+    gpu_differences<BITS, BF16>(words, s, a);
+    for (int i = 0; i < 4; i++)
+        a[i] = BF16 ? gpu_bf16x2_mul(a[i], s.scale[i % 2]) : gpu_f16x2_mul(a[i], s.scale[i % 2]);
 }
 
 /**

@@ -46,52 +46,71 @@
  *   uint32_t gpu_permute(uint32_t a, uint32_t b, uint32_t selector)
  *                                    byte i is byte (selector >> 4 i & 7) of b:a (a holds 0 to 3)
  *   void gpu_keep(T &variable)       no effect: keeps the compiler from computing a pointer or a
- *                                    32-bit integer anew at each use instead of holding it
+ *                                    32-bit integer anew at each use instead of holding it;
+ *                                    and from reading a float before this point
  *   uint32_t gpu_and_or(uint32_t a, uint32_t b, uint32_t c)     a & b | c
  *   uint32_t gpu_multiply_high(uint32_t, uint32_t)    the upper 32 bits of the product
  *
  *   GPU_HAS_WGMMA                    1 where the words of wide.h exist (sm_90a):
  *
  *   GPU_PARAMETER                    before the struct of an entry that holds a gpu_tensor_map
- *   void gpu_previous_grid_wait()    until all writes of the grids before this one on the stream are
- *                                    seen; an entry launched with gpu_launch.early calls it before
- *                                    it reads or writes what others may write or read
+ *   void gpu_previous_grid_wait()    until all that the grids before this one on the stream wrote
+ *                                    is seen; an entry launched with gpu_launch.early calls it
+ *                                    before it reads or writes what others write or read
  *   void gpu_next_grid_start()       lets the next grid on the stream start, up to its wait
  *   uint32_t gpu_cluster_rank()      of this block in its cluster of gpu_launch.cluster blocks
- *   void gpu_cluster_barrier()       all threads of the cluster; orders shared memory among them
- *   void gpu_part_barrier(uint32_t threads)    like gpu_barrier, for those that call it: a
- *                                    multiple of whole waves, always the same ones
- *   void gpu_registers_give<N>(), gpu_registers_take<N>()    a warpgroup's registers a thread
+ *   void gpu_cluster_arrive(), void gpu_cluster_wait()
+ *                                    each once a thread, of all threads of the cluster: what they
+ *                                    did before they arrived comes before what follows the wait
+ *   uint32_t gpu_uniform_wave()      this thread's wave in its block, which the compiler then knows
+ *                                    to be the same for all lanes
+ *   bool gpu_elect()                 true for one lane of the wave, whose lanes all call it
+ *   void gpu_part_barrier(uint32_t threads)
+ *                                    like gpu_barrier, for those that call it: a multiple of
+ *                                    whole waves, always the same ones
+ *   void gpu_registers_give<N>(), gpu_registers_take<N>()
+ *                                    a warpgroup's registers a thread
  *
  *   gpu_mbarrier                     counts arrivals and bytes; phases alternate between 0 and 1
- *   void gpu_mbarrier_init(gpu_mbarrier *, uint32_t arrivals)     by one thread; others see it
- *                                    after gpu_mbarrier_publish() and a barrier
+ *   void gpu_mbarrier_init(gpu_mbarrier *, uint32_t arrivals)
+ *                                    by one thread; others see it after gpu_mbarrier_publish()
+ *                                    and a barrier
  *   void gpu_mbarrier_arrive(gpu_mbarrier *)
- *   void gpu_mbarrier_arrive_at(gpu_mbarrier *, uint32_t rank)    at the same place in another block
- *                                    of the cluster; orders shared memory for those who wait there
- *   void gpu_mbarrier_expect(gpu_mbarrier *, uint32_t bytes)      arrives, and lets the phase wait
- *                                    for so many bytes of bulk copies, too
- *   void gpu_mbarrier_wait(gpu_mbarrier *, uint32_t phase)        until that phase is over; the
- *                                    phase before the first (1) always is
+ *   void gpu_mbarrier_arrive_at(gpu_mbarrier *, uint32_t rank)
+ *                                    at the same place in another block of the cluster; orders
+ *                                    shared memory for those who wait there
+ *   void gpu_mbarrier_expect(gpu_mbarrier *, uint32_t bytes)
+ *                                    arrives, and lets the phase wait for so many bytes of bulk
+ *                                    copies, too
+ *   void gpu_mbarrier_wait(gpu_mbarrier *, uint32_t phase)
+ *                                    until that phase is over; the phase before the first (1)
+ *                                    always is
+ *   void gpu_mbarrier_wait_peers(gpu_mbarrier *, uint32_t phase)
+ *                                    the same where other blocks of the cluster arrive
+ *   void gpu_shared_publish()        this thread's writes to shared memory, after a barrier, come
+ *                                    before bulk copies to the same places
  *   void gpu_bulk_copy(void *shared, const void *global, uint32_t bytes, gpu_mbarrier *)
  *                                    multiples of 16; the bytes count at the mbarrier
- *   void gpu_bulk_prefetch(const void *global, uint32_t bytes)    towards L2, no effect otherwise
+ *   void gpu_bulk_prefetch(const void *global, uint32_t bytes)
+ *                                    towards L2, no effect otherwise
  *   void gpu_tensor_copy(void *shared, const gpu_tensor_map *, int32_t column, int32_t row,
  *                        gpu_mbarrier *)
  *                                    a box of 64 columns of 16 bits and the map's rows, from
- *                                    (column, row), which may lie outside: zeros there. Row r, chunk
- *                                    c of 16 bytes goes to r * 128 + (c ^ r % 8) * 16; shared starts
- *                                    at a multiple of 1024; box rows * 128 bytes count
- *   gpu_u32x4 gpu_load_peer(const void *shared, uint32_t rank)    16 bytes at the same place in
- *                                    another block of the cluster
+ *                                    (column, row), which may lie outside: zeros there. Chunk c
+ *                                    of 16 bytes of row r goes to r * 128 + (c ^ r % 8) * 16;
+ *                                    shared is a multiple of 1024; box rows * 128 bytes count
+ *   void gpu_store_peer(void *shared, uint32_t rank, gpu_u32x4 value, gpu_mbarrier *)
+ *                                    16 bytes to the same place in another block of the cluster,
+ *                                    asynchronously; they count at its mbarrier
  *
  *   void gpu_wgmma_fence()           before the first gpu_wgmma of a batch: orders registers
  *   void gpu_wgmma<N, BF16>(float c[N / 2], const uint32_t a[4], const unsigned char *b,
  *                           uint32_t step)
  *                                    c += a * b by a warpgroup, asynchronously: wave w holds rows
- *                                    16 w on of a (64 x 16) as for m16n8k16, and of c (64 x N) with
- *                                    columns 8 i on in c[4 i] to c[4 i + 3]; b is a box of N rows as
- *                                    gpu_tensor_copy makes it, of which columns 16 step on count
+ *                                    16 w on of a (64 x 16) as for m16n8k16, and of c (64 x N)
+ *                                    with columns 8 i on in c[4 i] to c[4 i + 3]; b is a box of N
+ *                                    rows as gpu_tensor_copy makes it, of which columns 16 step
+ *                                    on count
  *   void gpu_wgmma_commit()          closes a batch
  *   void gpu_wgmma_wait<N>()         until at most N of the warpgroup's latest batches are under
  *                                    way; before, c, a and b must not be touched

@@ -187,6 +187,7 @@ GPU_DEVICE uint32_t gpu_permute(uint32_t a, uint32_t b, uint32_t selector) {
 template <class T> GPU_DEVICE void gpu_keep(T *&pointer) { asm volatile("" : "+l"(pointer)); }
 GPU_DEVICE void gpu_keep(uint32_t &value) { asm volatile("" : "+r"(value)); }
 GPU_DEVICE void gpu_keep(int32_t &value) { asm volatile("" : "+r"(value)); }
+GPU_DEVICE void gpu_keep(float &value) { asm volatile("" : "+f"(value)); }
 GPU_DEVICE uint32_t gpu_and_or(uint32_t a, uint32_t b, uint32_t c) {
     uint32_t result;
     asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(result) : "r"(a), "r"(b), "r"(c));

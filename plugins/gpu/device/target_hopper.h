@@ -20,10 +20,18 @@ GPU_DEVICE uint32_t gpu_cluster_rank() {
     asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
     return rank;
 }
-GPU_DEVICE void gpu_cluster_barrier() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                 "barrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
+GPU_DEVICE void gpu_cluster_arrive() {
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+GPU_DEVICE void gpu_cluster_wait() {
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+GPU_DEVICE uint32_t gpu_uniform_wave() { return gpu_shuffle(threadIdx.x / 32, 0); }
+GPU_DEVICE bool gpu_elect() {
+    uint32_t elected;
+    asm volatile("{ .reg .pred p; elect.sync _|p, 0xffffffff; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(elected));
+    return elected != 0;
 }
 GPU_DEVICE void gpu_part_barrier(uint32_t threads) {
     asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory");
@@ -56,6 +64,9 @@ GPU_DEVICE void gpu_mbarrier_publish() {
                  "fence.proxy.async.shared::cta;" ::
                      : "memory");
 }
+GPU_DEVICE void gpu_shared_publish() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 GPU_DEVICE void gpu_mbarrier_arrive(gpu_mbarrier *barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(gpu_shared_address(barrier))
                  : "memory");
@@ -66,17 +77,24 @@ GPU_DEVICE void gpu_mbarrier_arrive_at(gpu_mbarrier *barrier, uint32_t rank) {
                  : "memory");
 }
 GPU_DEVICE void gpu_mbarrier_expect(gpu_mbarrier *barrier, uint32_t bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                     gpu_shared_address(barrier)),
-                 "r"(bytes)
-                 : "memory");
+    asm volatile(
+        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(gpu_shared_address(barrier)),
+        "r"(bytes)
+        : "memory");
 }
+/* Acquiring for the cluster empties L1, so that only those who read peers do it. */
+#define GPU_MBARRIER_WAIT(scope)                                                                   \
+    asm volatile("{ .reg .pred p;\n"                                                               \
+                 "again: mbarrier.try_wait.parity.acquire." scope                                  \
+                 ".shared::cta.b64 p, [%0], %1;\n"                                                 \
+                 "@!p bra again; }" ::"r"(gpu_shared_address(barrier)),                            \
+                 "r"(phase)                                                                        \
+                 : "memory")
 GPU_DEVICE void gpu_mbarrier_wait(gpu_mbarrier *barrier, uint32_t phase) {
-    asm volatile("{ .reg .pred p;\n"
-                 "again: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], %1;\n"
-                 "@!p bra again; }" ::"r"(gpu_shared_address(barrier)),
-                 "r"(phase)
-                 : "memory");
+    GPU_MBARRIER_WAIT("cta");
+}
+GPU_DEVICE void gpu_mbarrier_wait_peers(gpu_mbarrier *barrier, uint32_t phase) {
+    GPU_MBARRIER_WAIT("cluster");
 }
 GPU_DEVICE void gpu_bulk_copy(void *shared, const void *global, uint32_t bytes,
                               gpu_mbarrier *barrier) {
@@ -95,12 +113,11 @@ GPU_DEVICE void gpu_tensor_copy(void *shared, const gpu_tensor_map *map, int32_t
                  "l"(map), "r"(column), "r"(row), "r"(gpu_shared_address(barrier))
                  : "memory");
 }
-GPU_DEVICE gpu_u32x4 gpu_load_peer(const void *shared, uint32_t rank) {
-    gpu_u32x4 v;
-    asm volatile("ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "r"(gpu_peer_address(shared, rank)));
-    return v;
+GPU_DEVICE void gpu_store_peer(void *shared, uint32_t rank, gpu_u32x4 v, gpu_mbarrier *barrier) {
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 "
+                 "[%0], {%1, %2, %3, %4}, [%5];" ::"r"(gpu_peer_address(shared, rank)),
+                 "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(gpu_peer_address(barrier, rank))
+                 : "memory");
 }
 
 /* ---- wgmma ---------------------------------------------------------------------------------- */
@@ -115,8 +132,8 @@ template <int N> GPU_DEVICE void gpu_wgmma_wait() {
 
 /* The descriptor of operand B: rows of 128 bytes, swizzled alike, eight of them 1024 bytes. */
 GPU_DEVICE uint64_t gpu_wgmma_operand(const unsigned char *b, uint32_t step) {
-    uint64_t address = gpu_shared_address(const_cast<unsigned char *>(b)) + step * 32;
-    return (address & 0x3ffff) >> 4 | uint64_t{1} << 16 | uint64_t{64} << 32 | uint64_t{1} << 62;
+    uint32_t low = gpu_shared_address(const_cast<unsigned char *>(b)) / 16 + 0x10000 + step * 2;
+    return uint64_t{0x40000040} << 32 | low;
 }
 
 /* Names of registers 10 d to 10 d + 9 in a template, and of d0 to d + 3 as operands. */
@@ -131,8 +148,8 @@ GPU_DEVICE uint64_t gpu_wgmma_operand(const unsigned char *b, uint32_t step) {
 /* One instruction: its N and type, its registers of c in the template, those of a and the
  * descriptor, and c as operands. */
 #define GPU_WGMMA(n, type, names, a0, a1, a2, a3, b0, ...)                                         \
-    asm volatile("wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type "." type " {" names "}, "   \
-                 "{%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b0 ", 1, 1, 1, 0;"                  \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type "." type " {" names "}, "  \
+                 "{%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b0 ", 1, 1, 1, 0;"                 \
                  : __VA_ARGS__                                                                     \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(operand))
 #define GPU_WGMMAS(type)                                                                           \

@@ -1,0 +1,155 @@
+/*
+ * Which tile and cluster an apply takes on Hopper, see device/wide.h. As in plan.c the cheapest by
+ * a model in clocks wins, and no layer is known by name.
+ */
+#include "plan_wide.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/** A block tile that gpu.cu has entries for. */
+struct wide_shape {
+    int32_t rows;
+    int32_t panels;
+    int32_t workers;   /* threads that multiply */
+    int32_t threads;   /* and those that copy */
+    int32_t resident;  /* blocks of a multiprocessor */
+    int32_t stages[2]; /* of 4 bits, and of 8 */
+    int32_t chunk;
+};
+
+static const struct wide_shape shapes[] = {
+    {8, 2, 256, 288, 2, {8, 5}, 1},   {16, 2, 256, 288, 2, {6, 4}, 2},
+    {32, 4, 512, 640, 1, {6, 4}, 4},  {64, 4, 512, 640, 1, {4, 3}, 8},
+    {128, 4, 256, 384, 1, {3, 2}, 4}, {256, 2, 256, 384, 1, {3, 2}, 0},
+};
+enum { SHAPES = sizeof shapes / sizeof *shapes, STAGE_TILES = 2 };
+
+static int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
+static double larger(double a, double b) { return a > b ? a : b; }
+
+static uint32_t shared_bytes_of(const struct wide_shape *s, int32_t bits) {
+    int32_t stages = s->stages[bits / 8];
+    int32_t stage = STAGE_TILES * (s->rows * 128 + s->panels * (512 * bits + 768));
+    int32_t sums = s->chunk == 0 ? 0 : (s->workers * s->chunk + 8) * 16;
+    int32_t barriers = (2 * stages + 2) * 8, tables = stages * STAGE_TILES * GPU_TILE_BLOCKS;
+    return (uint32_t)(stages * stage + sums + barriers + tables);
+}
+
+/** Groups of the places of a stage where each stage has as many; else 0. */
+static int32_t slots_of(const struct gpu_layout *layout) {
+    int64_t blocks = STAGE_TILES * GPU_TILE_BLOCKS;
+    if (layout->act_order)
+        return 0;
+    if (layout->groups == 1)
+        return 1;
+    if (layout->first_blocks % minimum(layout->group_blocks, blocks) != 0)
+        return 0;
+    return layout->group_blocks % blocks == 0   ? 1
+           : blocks % layout->group_blocks == 0 ? (int32_t)(blocks / layout->group_blocks)
+                                                : 0;
+}
+
+/** Clusters of so many blocks that run at the same time: their blocks share one of the parts of 16
+ *  multiprocessors or more that a device is made of. */
+static int64_t clusters_at_once(const struct gpu_facts *facts, int32_t cluster, int32_t resident) {
+    int64_t multiprocessors = facts->multiprocessors != 0 ? facts->multiprocessors : 132;
+    if (facts->clusters[resident - 1][cluster - 1] != 0)
+        return facts->clusters[resident - 1][cluster - 1];
+    if (cluster <= 2)
+        return multiprocessors * resident / cluster;
+    return multiprocessors * 9 / 160 * (16 * resident / cluster);
+}
+
+struct wide_candidate {
+    const struct wide_shape *shape;
+    int32_t cluster;
+    int32_t m_blocks;
+    int32_t n_blocks;
+    int64_t clusters;
+    double cost;
+};
+
+static double cost_of(const struct gpu_layout *layout, const struct wide_candidate *c) {
+    const struct wide_shape *s = c->shape;
+    int64_t tiles = (int64_t)c->m_blocks * c->n_blocks;
+    double rounds = (double)gpu_ceil_div(tiles, c->clusters);
+    double places =
+        (double)gpu_ceil_div(gpu_ceil_div(layout->k_tiles, STAGE_TILES), c->cluster) * STAGE_TILES;
+    double codes = s->panels * 512.0 * layout->bits;
+    double memory = codes / 16, cache = (codes + s->rows * 128) / 32;
+    double matrix = s->panels * larger(2.0 * s->rows, 32), issue = s->panels * 90;
+    double unit = larger(larger(memory, cache), larger(matrix, issue)) * s->resident;
+    unit = larger(unit, 350);
+    return rounds * (places * unit + 1200) + 3000 +
+           (c->cluster > 1 ? rounds * s->rows * s->panels / 4.0 * 20 + 1500 : 0);
+}
+
+static bool candidate_of(const struct gpu_facts *facts, const struct gpu_layout *layout,
+                         int64_t rows, int32_t index, struct wide_candidate *c) {
+    const struct wide_shape *s = &shapes[index / GPU_CLUSTER_MAX];
+    c->shape = s;
+    c->cluster = index % GPU_CLUSTER_MAX + 1;
+    bool small = s->rows < 64 && s->rows * 4 < rows;
+    if ((s->rows > 8 && s->rows >= 2 * rows) || small ||
+        shared_bytes_of(s, layout->bits) > facts->shared_bytes)
+        return false;
+    c->m_blocks = (int32_t)gpu_ceil_div(rows, s->rows);
+    c->n_blocks = (int32_t)gpu_ceil_div(layout->n_panels, s->panels);
+    int64_t tiles = (int64_t)c->m_blocks * c->n_blocks;
+    c->clusters = minimum(tiles, clusters_at_once(facts, c->cluster, s->resident));
+    if (c->cluster > 1 &&
+        (s->chunk == 0 || gpu_ceil_div(layout->k_tiles, STAGE_TILES) < c->cluster ||
+         c->clusters < 1))
+        return false;
+    c->cost = cost_of(layout, c);
+    return true;
+}
+
+static void plan_of_candidate(const kry_linear *linear, const struct gpu_layout *layout,
+                              const struct wide_candidate *c, int64_t rows, struct gpu_plan *out) {
+    const struct wide_shape *s = c->shape;
+    memset(out, 0, sizeof *out);
+    out->rows = rows;
+    out->tile_m = s->rows;
+    out->tile_n = s->panels * GPU_PANEL_N;
+    out->m_blocks = c->m_blocks;
+    out->n_blocks = c->n_blocks;
+    out->splits = c->cluster;
+    out->slots = slots_of(layout);
+    out->box_rows = s->rows;
+    out->main.grid = (uint32_t)(c->clusters * c->cluster);
+    out->main.block = (uint32_t)s->threads;
+    out->main.shared_bytes = shared_bytes_of(s, layout->bits);
+    out->main.cluster = (uint32_t)c->cluster;
+    out->main.early = 1;
+    snprintf(out->main.entry, sizeof out->main.entry, "gpu_wide_u%d_%s_%d%s", layout->bits,
+             linear->x_type == KRY_TYPE_F16 ? "f16" : "bf16", s->rows,
+             out->slots == 1 || out->slots == 2 ? "" : "g");
+    snprintf(out->why, sizeof out->why,
+             "weights by the copy engine: tiles of %d features x %d rows, K in %d, %u blocks",
+             out->tile_n, s->rows, c->cluster, out->main.grid);
+}
+
+bool gpu_wide_candidate(const struct gpu_facts *facts, const kry_linear *linear,
+                        const struct gpu_layout *layout, int64_t rows, int32_t index,
+                        struct gpu_plan *out, double *cost) {
+    struct wide_candidate c;
+    for (int32_t i = 0, found = 0; i < SHAPES * GPU_CLUSTER_MAX; i++) {
+        if (!candidate_of(facts, layout, rows, i, &c) || found++ != index)
+            continue;
+        plan_of_candidate(linear, layout, &c, rows, out);
+        *cost = c.cost;
+        return true;
+    }
+    return false;
+}
+
+void gpu_wide_plan(const struct gpu_facts *facts, const kry_linear *linear,
+                   const struct gpu_layout *layout, int64_t rows, struct gpu_plan *out) {
+    struct wide_candidate best = {.cost = -1}, c;
+    for (int32_t i = 0; i < SHAPES * GPU_CLUSTER_MAX; i++)
+        if (candidate_of(facts, layout, rows, i, &c) && (best.cost < 0 || c.cost < best.cost))
+            best = c;
+    plan_of_candidate(linear, layout, &best, rows, out);
+}
