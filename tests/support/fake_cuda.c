@@ -1,6 +1,7 @@
 #include "fake_cuda.h"
 
 #include "plugins/gpu/params.h"
+#include "simt/tensor_map.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -40,6 +41,7 @@ static int number_of(const char *variable, int otherwise) {
 __attribute__((constructor)) static void begin(void) {
     fake_cuda.version = number_of("FAKE_CUDA_VERSION", 13000);
     fake_cuda.devices = number_of("FAKE_CUDA_DEVICES", 1);
+    fake_cuda.active_clusters = 132; /* of a GPU with so many multiprocessors */
     for (int i = 0; i < FAKE_DEVICES_MAX; i++)
         fake_cuda.capability[i] = number_of("FAKE_CUDA_CAPABILITY", 90);
 }
@@ -221,6 +223,7 @@ static size_t parameter_bytes(const char *entry) {
         {"gpu_repack", sizeof(struct gpu_repack_params)},
         {"gpu_canonicalise_codes", sizeof(struct gpu_canonicalise_codes_params)},
         {"gpu_canonicalise", sizeof(struct gpu_canonicalise_groups_params)},
+        {"gpu_wide", sizeof(struct gpu_wide_params)},
         {"gpu_", sizeof(struct gpu_apply_params)},
     };
     for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++)
@@ -229,26 +232,64 @@ static size_t parameter_bytes(const char *entry) {
     return 0;
 }
 
-int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
-                   unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
-                   void *stream, void **parameters, void **extra);
-int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
-                   unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
-                   void *stream, void **parameters, void **extra) {
-    FAIL_WITHOUT_CONTEXT();
+/* CUlaunchAttribute and CUlaunchConfig, of which one axis is used. */
+struct attribute {
+    int id;
+    char padding[4];
+    union {
+        char bytes[64];
+        unsigned cluster[3];
+        int serialization;
+    } value;
+};
+struct config {
+    unsigned grid[3], block[3], shared;
+    void *stream;
+    struct attribute *attributes;
+    unsigned attribute_count;
+};
+_Static_assert(sizeof(struct attribute) == 72 && sizeof(struct config) == 56, "the driver's sizes");
+enum { CLUSTER_DIMENSION = 4, PROGRAMMATIC_STREAM_SERIALIZATION = 6, CLUSTER_MOST = 8 };
+
+/* What a launch asks for besides its parameters; false where the driver would refuse it. */
+static bool read_config(const struct config *config, struct fake_launch *out) {
+    out->grid = config->grid[0];
+    out->block = config->block[0];
+    out->shared_bytes = config->shared;
+    out->stream = config->stream;
+    if (config->grid[0] == 0 || config->grid[0] > INT32_MAX || config->grid[1] != 1 ||
+        config->grid[2] != 1 || config->block[0] == 0 || config->block[0] > 1024 ||
+        config->block[1] != 1 || config->block[2] != 1 ||
+        (config->shared > 48 * 1024 && config->shared > fake_cuda.shared_allowed))
+        return false;
+    for (unsigned i = 0; i < config->attribute_count; i++) {
+        const struct attribute *attribute = &config->attributes[i];
+        if (fake_cuda.capability[current_device()] < 90)
+            return false;
+        if (attribute->id == CLUSTER_DIMENSION) {
+            const unsigned *cluster = attribute->value.cluster;
+            out->cluster = cluster[0];
+            if (cluster[0] == 0 || cluster[0] > CLUSTER_MOST || cluster[1] != 1 ||
+                cluster[2] != 1 || config->grid[0] % cluster[0] != 0)
+                return false;
+        } else if (attribute->id == PROGRAMMATIC_STREAM_SERIALIZATION) {
+            out->early = attribute->value.serialization != 0;
+        } else {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int launch_kernel(const struct config *config, void *function, void **parameters,
+                         void **extra) {
     const char *entry = function;
-    if (grid_x == 0 || grid_x > INT32_MAX || grid_y != 1 || grid_z != 1 || block_x == 0 ||
-        block_x > 1024 || block_y != 1 || block_z != 1 || extra != NULL ||
-        (shared > 48 * 1024 && shared > fake_cuda.shared_allowed))
+    struct fake_launch launch = {.parameter_bytes = parameter_bytes(entry),
+                                 .device = current_device()};
+    if (!read_config(config, &launch) || extra != NULL)
         return INVALID_VALUE;
     if (fake_cuda.failing != NULL && strcmp(fake_cuda.failing, entry) == 0)
         return fake_cuda.error;
-    struct fake_launch launch = {.grid = grid_x,
-                                 .block = block_x,
-                                 .shared_bytes = shared,
-                                 .stream = stream,
-                                 .parameter_bytes = parameter_bytes(entry),
-                                 .device = current_device()};
     snprintf(launch.entry, sizeof launch.entry, "%s", entry);
     memcpy(launch.parameters, parameters[0], launch.parameter_bytes);
     pthread_mutex_lock(&lock);
@@ -258,6 +299,51 @@ int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned gr
     if (wrong != NULL)
         fprintf(stderr, "%s: %s\n", entry, wrong);
     return wrong == NULL ? SUCCESS : LAUNCH_FAILED;
+}
+
+int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                   unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
+                   void *stream, void **parameters, void **extra);
+int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                   unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
+                   void *stream, void **parameters, void **extra) {
+    FAIL_WITHOUT_CONTEXT();
+    const struct config config = {
+        {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared, stream, NULL, 0};
+    return launch_kernel(&config, function, parameters, extra);
+}
+
+int cuLaunchKernelEx(const struct config *config, void *function, void **parameters, void **extra);
+int cuLaunchKernelEx(const struct config *config, void *function, void **parameters, void **extra) {
+    FAIL_WITHOUT_CONTEXT();
+    if (config == NULL || (config->attribute_count != 0 && config->attributes == NULL))
+        return INVALID_VALUE;
+    return launch_kernel(config, function, parameters, extra);
+}
+
+int cuOccupancyMaxActiveClusters(int *clusters, void *function, const struct config *config);
+int cuOccupancyMaxActiveClusters(int *clusters, void *function, const struct config *config) {
+    FAIL_WITHOUT_CONTEXT();
+    struct fake_launch launch = {0};
+    if (function == NULL || config == NULL || !read_config(config, &launch))
+        return INVALID_VALUE;
+    *clusters = fake_cuda.active_clusters / (launch.cluster > 1 ? (int)launch.cluster : 1);
+    return SUCCESS;
+}
+
+/* A context is not asked for: maps are made on the host. */
+int cuTensorMapEncodeTiled(void *map, int data_type, unsigned rank, void *address,
+                           const uint64_t *dimensions, const uint64_t *strides, const unsigned *box,
+                           const unsigned *element_strides, int interleave, int swizzle,
+                           int l2_promotion, int fill);
+int cuTensorMapEncodeTiled(void *map, int data_type, unsigned rank, void *address,
+                           const uint64_t *dimensions, const uint64_t *strides, const unsigned *box,
+                           const unsigned *element_strides, int interleave, int swizzle,
+                           int l2_promotion, int fill) {
+    FAIL_IF_TOLD();
+    fake_cuda.map_count++;
+    return simt_tensor_map_encode(map, data_type, rank, address, dimensions, strides, box,
+                                  element_strides, interleave, swizzle, l2_promotion, fill);
 }
 
 /* ---- memory -------------------------------------------------------------------------------------

@@ -18,9 +18,11 @@ enum { FAKE_DEVICES_MAX = 8, FAKE_LAUNCHES_MAX = 256, FAKE_PARAMETERS_MAX = 512 
 struct fake_launch {
     char entry[64];
     uint32_t grid, block, shared_bytes;
+    uint32_t cluster; /* 0: launched without that attribute */
+    bool early;       /* with programmatic stream serialization */
     void *stream;
-    size_t parameter_bytes; /* as the entry's name tells */
-    unsigned char parameters[FAKE_PARAMETERS_MAX];
+    size_t parameter_bytes;                                     /* as the entry's name tells */
+    _Alignas(64) unsigned char parameters[FAKE_PARAMETERS_MAX]; /* a tensor map may be among them */
     int device; /* of the context that was current */
 };
 
@@ -37,6 +39,8 @@ struct fake_cuda {
     size_t launch_count;
     struct fake_launch launches[FAKE_LAUNCHES_MAX];
     uint32_t shared_allowed; /* the most that any entry was allowed */
+    size_t map_count;        /* tensor maps made */
+    int active_clusters;     /* what cuOccupancyMaxActiveClusters tells of one block a cluster */
 
     /** Run a launch; NULL, or what went wrong with it. NULL: nothing is run. */
     const char *(*execute)(const struct fake_launch *launch);

@@ -10,7 +10,7 @@ if(TARGET kernelry_gpu_host)
       PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
   endfunction()
   set(support ${PROJECT_SOURCE_DIR}/tests/support)
-  fake_driver(fake_cuda cuda 1 ${support}/fake_cuda.c)
+  fake_driver(fake_cuda cuda 1 ${support}/fake_cuda.c ${support}/simt/tensor_map.c)
   fake_driver(fake_nvml nvidia-ml 1 ${support}/fake_nvml.c)
   fake_driver(fake_hip amdhip64 6 ${support}/fake_hip.c)
   find_package(Threads REQUIRED)
@@ -79,25 +79,30 @@ if(TARGET kernelry_gpu_host)
     if(NOT TARGET simt_${module} OR NOT TARGET kernelry_conformance)
       return()
     endif()
-    set(name gpu_on_cpu_${arch})
+    set(name gpu_on_cpu_${module})
     add_library(${name} MODULE on_cpu.c every_code.c)
     set_target_properties(${name} PROPERTIES PREFIX "")
     target_link_libraries(${name} PRIVATE kernelry_gpu_host)
     target_compile_definitions(${name} PRIVATE ON_CPU_PLATFORM="${platform}" ON_CPU_ARCH="${arch}"
       ON_CPU_ARCH_NUMBER=${number} ON_CPU_WAVE=${wave} ON_CPU_SHARED=${shared})
     add_dependencies(${name} simt_${module} fake_cuda_simt fake_hip_simt)
-    add_test(NAME gpu.conformance_${arch} COMMAND kernelry verify $<TARGET_FILE:${name}> --quick
+    set(test gpu.conformance_${arch})
+    if(platform STREQUAL "cuda") # whose modules tell more: sm_90a
+      set(test gpu.conformance_${module})
+    endif()
+    add_test(NAME ${test} COMMAND kernelry verify $<TARGET_FILE:${name}> --quick
              ${ARGN})
     set(environment "LD_LIBRARY_PATH=${fakes}/simt" FAKE_GPU_MODULE=$<TARGET_FILE:simt_${module}>
         FAKE_GPU_WAVE=${wave})
     if(platform STREQUAL "cuda")
       list(APPEND environment FAKE_CUDA_CAPABILITY=${number})
     endif()
-    set_tests_properties(gpu.conformance_${arch} PROPERTIES LABELS "conformance;slow" TIMEOUT 1200
+    set_tests_properties(${test} PROPERTIES LABELS "conformance;slow" TIMEOUT 1200
       ENVIRONMENT "${environment}")
   endfunction()
   kernelry_gpu_conformance(sm_75 cuda sm_75 75 32 65536 --cases 100)
   kernelry_gpu_conformance(sm_80 cuda sm_80 80 32 166912)
+  kernelry_gpu_conformance(sm_90a cuda sm_90 90 32 232448)
   kernelry_gpu_conformance(cdna rocm gfx942 0x942 64 65536 --cases 100)
   kernelry_gpu_conformance(rdna rocm gfx1100 0x1100 32 65536 --cases 100)
 
