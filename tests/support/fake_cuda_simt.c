@@ -3,8 +3,8 @@
 #include "fake_simt.h"
 
 static const char *execute(const struct fake_launch *launch) {
-    return fake_simt_run(launch->entry, launch->grid, launch->block, launch->shared_bytes,
-                         launch->parameters);
+    return fake_simt_run_cluster(launch->entry, launch->grid, launch->block, launch->shared_bytes,
+                                 launch->cluster, launch->early, launch->parameters);
 }
 
 __attribute__((constructor)) static void begin(void) {

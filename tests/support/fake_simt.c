@@ -20,7 +20,9 @@ static struct {
         const struct call *call = argument;                                                        \
         void (*entry)(struct type);                                                                \
         memcpy(&entry, &call->symbol, sizeof entry);                                               \
-        entry(*(const struct type *)call->parameters);                                             \
+        struct type passed;                                                                        \
+        memcpy(&passed, call->parameters, sizeof passed);                                          \
+        entry(passed);                                                                             \
     }
 
 struct call {
@@ -34,6 +36,7 @@ CALL(gpu_fill_source_params)
 CALL(gpu_repack_params)
 CALL(gpu_canonicalise_codes_params)
 CALL(gpu_canonicalise_groups_params)
+CALL(gpu_wide_params)
 
 static void (*caller_of(const char *entry))(const void *argument) {
     static const struct {
@@ -46,6 +49,7 @@ static void (*caller_of(const char *entry))(const void *argument) {
         {"gpu_repack", call_gpu_repack_params},
         {"gpu_canonicalise_codes", call_gpu_canonicalise_codes_params},
         {"gpu_canonicalise", call_gpu_canonicalise_groups_params},
+        {"gpu_wide", call_gpu_wide_params},
     };
     for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++)
         if (strncmp(entries[i].begins, entry, strlen(entries[i].begins)) == 0)
@@ -55,6 +59,12 @@ static void (*caller_of(const char *entry))(const void *argument) {
 
 const char *fake_simt_run(const char *entry, uint32_t grid, uint32_t block, uint32_t shared_bytes,
                           const void *parameters) {
+    return fake_simt_run_cluster(entry, grid, block, shared_bytes, 0, false, parameters);
+}
+
+const char *fake_simt_run_cluster(const char *entry, uint32_t grid, uint32_t block,
+                                  uint32_t shared_bytes, uint32_t cluster, bool early,
+                                  const void *parameters) {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     struct call call = {dlsym(gpu.module, entry), parameters};
     if (call.symbol == NULL)
@@ -67,6 +77,8 @@ const char *fake_simt_run(const char *entry, uint32_t grid, uint32_t block, uint
                                .block = block,
                                .wave = gpu.wave,
                                .shared_bytes = shared_bytes,
+                               .cluster = cluster,
+                               .early = early,
                                .seed = gpu.seed++};
     const char *wrong = simt_launch(&simt);
     pthread_mutex_unlock(&lock);

@@ -17,4 +17,9 @@ bool fake_simt_begin(const void *self);
 const char *fake_simt_run(const char *entry, uint32_t grid, uint32_t block, uint32_t shared_bytes,
                           const void *parameters);
 
+/** The same in clusters (0 or 1: none), and `early`, while the grid before may still run. */
+const char *fake_simt_run_cluster(const char *entry, uint32_t grid, uint32_t block,
+                                  uint32_t shared_bytes, uint32_t cluster, bool early,
+                                  const void *parameters);
+
 #endif

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clocks.h"
+#include "hopper.h"
 #include "races.h"
 #include "state.h"
 
@@ -35,11 +37,43 @@ void simt_make_ready(struct thread *thread) {
     simt_run.ready++;
 }
 
+bool simt_know_previous_grid(const struct thread *threads, uint32_t count,
+                             enum thread_state state) {
+    bool knows = false;
+    for (uint32_t i = 0; i < count; i++) {
+        knows |= threads[i].state == state && threads[i].knows_previous_grid;
+    }
+    return knows;
+}
+
+void simt_have_met(struct thread *threads, uint32_t count, enum thread_state state,
+                   enum scope scope, bool knows_previous_grid) {
+    for (uint32_t i = 0; i < count; i++) {
+        if (threads[i].state == state) {
+            threads[i].knows_previous_grid = knows_previous_grid;
+            for (uint32_t s = 0; s <= scope; s++) {
+                threads[i].met[s]++;
+            }
+        }
+    }
+}
+
+void simt_let_go(struct thread *threads, uint32_t count, enum thread_state state) {
+    for (uint32_t i = 0; i < count; i++) {
+        if (threads[i].state == state) {
+            simt_make_ready(&threads[i]);
+        }
+    }
+}
+
 void simt_give_way(void) { simt_fiber_leave(false); }
 
 /* ---- threads ------------------------------------------------------------------------------- */
 
 static void end_block(struct block *block) {
+    simt_mbarriers_release(block);
+    simt_groups_release(block);
+    simt_clocks_release_block(block);
     for (uint32_t i = 0; i < simt_run.launch.block; i++) {
         free(block->threads[i].copies);
         block->threads[i].copies = NULL;
@@ -62,9 +96,10 @@ static void run_thread(void *argument) {
     simt_fiber_leave(true);
 }
 
+/* Shared memory begins at a multiple of 1024 bytes, as where nothing else lies in it on a GPU. */
 static bool start_block(struct block *block, uint32_t index) {
     const struct simt_launch *launch = &simt_run.launch;
-    if (posix_memalign((void **)&block->shared, 16, launch->shared_bytes) != 0) {
+    if (posix_memalign((void **)&block->shared, 1024, launch->shared_bytes) != 0) {
         block->shared = NULL;
         return false;
     }
@@ -72,6 +107,9 @@ static bool start_block(struct block *block, uint32_t index) {
     block->index = index;
     block->live = launch->block;
     block->at_barrier = 0;
+    block->at_cluster = 0;
+    block->at_part = 0;
+    block->part_waves = 0;
     block->running = true;
     simt_run.running++;
     if (!simt_races_block(block)) {
@@ -95,12 +133,29 @@ static bool start_block(struct block *block, uint32_t index) {
     return true;
 }
 
-/* Fill the places in flight. */
+static bool is_any_running(const struct block *cluster) {
+    for (uint32_t rank = 0; rank < simt_run.launch.cluster; rank++) {
+        if (cluster[rank].running) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Fill the places in flight, a cluster at a time. */
 static bool start_blocks(void) {
-    for (uint32_t slot = 0; slot < simt_run.slots; slot++) {
-        struct block *block = &simt_run.blocks[slot];
-        if (!block->running && simt_run.started < simt_run.launch.grid) {
-            if (!start_block(block, simt_run.order[simt_run.started++])) {
+    const uint32_t size = simt_run.launch.cluster;
+    for (uint32_t slot = 0; slot < simt_run.slots; slot += size) {
+        struct block *cluster = &simt_run.blocks[slot];
+        if (simt_run.started == simt_run.launch.grid || is_any_running(cluster)) {
+            continue;
+        }
+        const uint32_t first = simt_run.order[simt_run.started / size] * size;
+        for (uint32_t rank = 0; rank < size; rank++) {
+            cluster[rank].cluster = cluster;
+            cluster[rank].rank = rank;
+            simt_run.started++;
+            if (!start_block(&cluster[rank], first + rank)) {
                 return false;
             }
         }
@@ -204,19 +259,32 @@ static void report_standstill(void) {
                     simt_run.running, waiting);
     } else {
         simt_report(stuck_block(), "deadlock: every thread waits for another one");
+        simt_mbarriers_report();
     }
+}
+
+/* Let what goes on besides the threads go on; false, and a report, where nobody can. */
+static bool is_anyone_ready(void) {
+    if (simt_run.polling != 0 && (simt_run.ready == 0 || simt_random(8) == 0)) {
+        wake_polling(false);
+    }
+    if (simt_run.bulk_count != 0 && !simt_run.copies_land_late && simt_random(16) == 0) {
+        simt_bulk_land(false);
+    }
+    while (simt_run.ready == 0 && !simt_run.failed && simt_bulk_land(true)) {
+    }
+    if (simt_run.ready == 0) {
+        wake_polling(true);
+    }
+    if (simt_run.ready == 0 && !simt_run.failed) {
+        report_standstill();
+    }
+    return !simt_run.failed;
 }
 
 static void take_turns(void) {
     while (simt_run.running != 0 && !simt_run.failed) {
-        if (simt_run.polling != 0 && (simt_run.ready == 0 || simt_random(8) == 0)) {
-            wake_polling(false);
-        }
-        if (simt_run.ready == 0) {
-            wake_polling(true);
-        }
-        if (simt_run.ready == 0) {
-            report_standstill();
+        if (!is_anyone_ready()) {
             return;
         }
         const uint64_t order = order_of(simt_run.launch.seed);
@@ -246,6 +314,8 @@ static void release(void) {
         free(block->waves);
     }
     simt_races_release();
+    simt_clocks_release();
+    simt_bulk_release();
     free(simt_run.blocks);
     free(simt_run.order);
     simt_self = NULL;
@@ -272,7 +342,7 @@ static bool make_blocks(void) {
         !make_fibers((size_t)simt_run.slots * launch->block)) {
         return false;
     }
-    for (uint32_t i = 0; i < launch->grid; i++) { /* shuffled from inside */
+    for (uint32_t i = 0; i < launch->grid / launch->cluster; i++) { /* shuffled from inside */
         const uint32_t at = simt_random(i + 1);
         simt_run.order[i] = simt_run.order[at];
         simt_run.order[at] = i;
@@ -300,9 +370,18 @@ const char *simt_launch(const struct simt_launch *launch) {
     }
     simt_run.copies_land_late = copies_land_late(launch->seed);
     simt_run.change_period = 64U << 4 * simt_random(4);
+    if (launch->cluster == 0) {
+        simt_run.launch.cluster = 1;
+    }
+    const uint32_t cluster = simt_run.launch.cluster;
     if (launch->block == 0 || launch->block > 1024 || simt_run.launch.wave > SIMT_LANES) {
         simt_report(NULL, "a block of %u threads in waves of %u cannot be launched", launch->block,
                     simt_run.launch.wave);
+        return simt_run.message;
+    }
+    if (cluster > SIMT_CLUSTER || launch->grid % cluster != 0) {
+        simt_report(NULL, "a grid of %u blocks in clusters of %u cannot be launched", launch->grid,
+                    cluster);
         return simt_run.message;
     }
     simt_run.waves = (launch->block + simt_run.launch.wave - 1) / simt_run.launch.wave;
@@ -310,6 +389,7 @@ const char *simt_launch(const struct simt_launch *launch) {
     if (simt_run.slots > launch->grid) {
         simt_run.slots = launch->grid;
     }
+    simt_run.slots = (simt_run.slots + cluster - 1) / cluster * cluster;
     if (!simt_races_launch() || !make_blocks() || !start_blocks()) {
         simt_report(NULL, "no memory for a block");
     }

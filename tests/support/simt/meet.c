@@ -1,9 +1,11 @@
 /* Where threads meet: barriers of a block, and operations of a wave. */
 #include <string.h>
 
+#include "clocks.h"
+#include "hopper.h"
 #include "races.h"
 
-static bool is_same(struct simt_place a, struct simt_place b) {
+bool simt_is_same_place(struct simt_place a, struct simt_place b) {
     return a.line == b.line && strcmp(a.word, b.word) == 0 && strcmp(a.file, b.file) == 0;
 }
 
@@ -19,6 +21,11 @@ void simt_begin_word(struct simt_place place) {
 void simt_check_ended(const struct thread *thread) {
     if (thread->block->at_barrier != 0) {
         simt_fail("ends where other threads of the block wait for it at a barrier");
+    }
+    simt_cluster_check_ended(thread);
+    simt_group_check_ended(thread);
+    if (thread->block->live == 0) {
+        simt_bulk_check_ended(thread->block);
     }
     if (thread->wave->waiting != 0) {
         simt_fail("ends where other lanes of the wave wait for it");
@@ -37,7 +44,7 @@ void simt_barrier(struct simt_place place) {
     }
     for (uint32_t i = 0; block->at_barrier != 0 && i < threads; i++) {
         const struct thread *other = &block->threads[i];
-        if (other->state == THREAD_AT_BARRIER && !is_same(other->place, place)) {
+        if (other->state == THREAD_AT_BARRIER && !simt_is_same_place(other->place, place)) {
             simt_fail("comes to another barrier than thread %u", i);
         }
         if (other->state == THREAD_AT_BARRIER) {
@@ -49,9 +56,10 @@ void simt_barrier(struct simt_place place) {
     if (block->at_barrier == threads) {
         block->at_barrier = 0;
         simt_races_barrier(block);
-        for (uint32_t i = 0; i < threads; i++) {
-            simt_make_ready(&block->threads[i]);
-        }
+        simt_clocks_barrier(block);
+        simt_have_met(block->threads, threads, THREAD_AT_BARRIER, SCOPE_BLOCK,
+                      simt_know_previous_grid(block->threads, threads, THREAD_AT_BARRIER));
+        simt_let_go(block->threads, threads, THREAD_AT_BARRIER);
     }
     simt_give_way();
 }
@@ -69,7 +77,7 @@ static void meet_wave(struct simt_place place, uint32_t lanes, void *operands,
     }
     for (uint32_t i = 0; wave->waiting != 0 && i < lanes; i++) {
         if (wave->threads[i].state == THREAD_IN_WAVE) {
-            if (!is_same(wave->threads[i].place, place)) {
+            if (!simt_is_same_place(wave->threads[i].place, place)) {
                 simt_fail("comes to another wave operation than thread %u", wave->threads[i].index);
             }
             break;
@@ -81,15 +89,20 @@ static void meet_wave(struct simt_place place, uint32_t lanes, void *operands,
     if (wave->waiting == lanes) {
         act(wave);
         wave->waiting = 0;
-        for (uint32_t i = 0; i < lanes; i++) {
-            simt_make_ready(&wave->threads[i]);
-        }
+        simt_let_go(wave->threads, lanes, THREAD_IN_WAVE);
     }
     simt_give_way();
 }
 
+static void meet_lanes(struct wave *wave) {
+    simt_races_wave_barrier(wave);
+    simt_clocks_wave_barrier(wave);
+    simt_have_met(wave->threads, wave->lanes, THREAD_IN_WAVE, SCOPE_WAVE,
+                  simt_know_previous_grid(wave->threads, wave->lanes, THREAD_IN_WAVE));
+}
+
 void simt_wave_barrier(struct simt_place place, uint32_t wave) {
-    meet_wave(place, wave, NULL, simt_races_wave_barrier);
+    meet_wave(place, wave, NULL, meet_lanes);
 }
 
 struct shuffle {

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hopper.h"
 #include "races.h"
 
 #if defined(__has_feature)
@@ -57,6 +58,18 @@ void simt_land_copies(uint32_t before_batch, bool is_wait) {
     self->copy_count = kept;
 }
 
+void simt_need_memory(const void *from, uint32_t bytes) {
+#ifdef MEMORY_ASAN
+    void *first = (void *)(uintptr_t)from;
+    if (__asan_region_is_poisoned(first, bytes) != NULL) {
+        simt_fail("%u bytes from %p are not all memory of the test", bytes, first);
+    }
+#else
+    (void)from;
+    (void)bytes;
+#endif
+}
+
 static void check_copy(const struct copy *copy) {
     const unsigned char *shared = simt_shared();
     const uint32_t shared_bytes = simt_run.launch.shared_bytes;
@@ -65,12 +78,9 @@ static void check_copy(const struct copy *copy) {
         simt_fail("%u bytes to byte %lld of %u of shared memory", copy->bytes,
                   (long long)(copy->to - shared), shared_bytes);
     }
-#ifdef MEMORY_ASAN
-    void *from = (void *)(uintptr_t)copy->from;
-    if (copy->from != NULL && __asan_region_is_poisoned(from, copy->bytes) != NULL) {
-        simt_fail("%u bytes from %p are not all memory of the test", copy->bytes, from);
+    if (copy->from != NULL) {
+        simt_need_memory(copy->from, copy->bytes);
     }
-#endif
 }
 
 void simt_copy(struct simt_place place, void *shared, const void *global, uint32_t bytes,
@@ -79,7 +89,7 @@ void simt_copy(struct simt_place place, void *shared, const void *global, uint32
     simt_begin_word(place);
     simt_need_aligned(place, shared, bytes);
     if (condition) {
-        simt_need_aligned(place, global, bytes);
+        simt_need_global(place, global, bytes);
     }
     const struct copy copy = {shared, condition ? global : NULL, bytes, self->batch, false};
     check_copy(&copy);
@@ -119,7 +129,7 @@ void simt_fence(struct simt_place place) {
 uint32_t simt_atomic_add(struct simt_place place, uint32_t *counter, uint32_t value) {
     struct thread *self = simt_self;
     simt_begin_word(place);
-    simt_need_aligned(place, counter, 4);
+    simt_need_global(place, counter, 4);
     simt_make_ready(self);
     simt_give_way(); /* others may come first */
     if (value == 0 && self->polled == counter && self->polled_value == *counter) {

@@ -300,6 +300,12 @@ void simt_races_copied(const struct copy *copy) {
     }
 }
 
+void simt_races_read(const void *memory, size_t bytes) {
+    if (races.is_on) {
+        touch(memory, bytes, read_cell);
+    }
+}
+
 /* ---- what the compiler calls --------------------------------------------------------------- */
 
 static bool is_watched(const void *memory) {

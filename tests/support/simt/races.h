@@ -31,6 +31,9 @@ void simt_races_wave_barrier(struct wave *wave);
 void simt_races_fence(void);
 void simt_races_add(const uint32_t *counter);
 
+/* The calling thread reads. */
+void simt_races_read(const void *memory, size_t bytes);
+
 /* A copy is issued, and is over for its thread. */
 void simt_races_copy(const struct copy *copy);
 void simt_races_copied(const struct copy *copy);

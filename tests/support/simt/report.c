@@ -33,7 +33,11 @@ static void add_thread_state(const struct thread *thread) {
     static const char *const states[] = {
         [THREAD_READY] = "ready",
         [THREAD_AT_BARRIER] = "waiting for the block",
+        [THREAD_AT_PART] = "waiting for a part of the block",
+        [THREAD_AT_CLUSTER] = "waiting for the cluster",
+        [THREAD_AT_MBARRIER] = "waiting for an mbarrier",
         [THREAD_IN_WAVE] = "waiting for the wave",
+        [THREAD_IN_GROUP] = "waiting for the warpgroup",
         [THREAD_POLLING] = "polling a counter",
         [THREAD_ENDED] = "ended",
     };
@@ -107,6 +111,13 @@ void simt_report(const struct block *block, const char *format, ...) {
     if (block != NULL) {
         add_census(block);
     }
+}
+
+void simt_report_more(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    add_list(format, arguments);
+    va_end(arguments);
 }
 
 void simt_fail(const char *format, ...) {

@@ -3,7 +3,8 @@
  *
  *   KRY_SIMT_WAVE  lanes of a wave, 32 (as NVIDIA and RDNA) or 64 (as CDNA)
  *   KRY_SIMT_MMA   0: no matrix instructions in the vocabulary, as on AMD; 1: those of m16n8k16
- *   KRY_SIMT_ARCH  80 and later; 75: copies are not asynchronous, m16n8k16 is two of m16n8k8
+ *   KRY_SIMT_ARCH  90: all words, see target_cpu_hopper.h; 80; 75: copies are not asynchronous,
+ *                  m16n8k16 is two of m16n8k8
  */
 #ifndef TESTS_SUPPORT_SIMT_TARGET_CPU_H
 #define TESTS_SUPPORT_SIMT_TARGET_CPU_H
@@ -49,13 +50,13 @@ GPU_DEVICE uint32_t gpu_atomic_add(uint32_t *counter, uint32_t value, SIMT_WHERE
 }
 
 GPU_DEVICE gpu_u32x4 gpu_load_stream(const void *from, SIMT_WHERE) {
-    simt_need_aligned(SIMT_PLACE, from, 16);
+    simt_need_global(SIMT_PLACE, from, 16);
     gpu_u32x4 value;
     memcpy(&value, from, sizeof value);
     return value;
 }
 GPU_DEVICE gpu_u32x4 gpu_load_cached(const void *from, SIMT_WHERE) {
-    simt_need_aligned(SIMT_PLACE, from, 16);
+    simt_need_global(SIMT_PLACE, from, 16);
     gpu_u32x4 value;
     memcpy(&value, from, sizeof value);
     return value;
@@ -167,5 +168,12 @@ GPU_DEVICE uint32_t gpu_and_or(uint32_t a, uint32_t b, uint32_t c) { return (a &
 GPU_DEVICE uint32_t gpu_multiply_high(uint32_t a, uint32_t b) {
     return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32);
 }
+
+#if KRY_SIMT_ARCH >= 90 && KRY_SIMT_MMA
+#define GPU_HAS_WGMMA 1
+#include "target_cpu_hopper.h"
+#else
+#define GPU_HAS_WGMMA 0
+#endif
 
 #endif

@@ -52,8 +52,42 @@ void simt_fence(struct simt_place place);
 /* Adding zero again and again is taken as waiting for another thread. */
 uint32_t simt_atomic_add(struct simt_place place, uint32_t *counter, uint32_t value);
 
-/* Ends the launch unless the address is a multiple of `bytes`. */
+/* Ends the launch unless the address is a multiple of `bytes`; and where it is of global memory
+ * that the thread must not touch yet. */
 void simt_need_aligned(struct simt_place place, const void *address, uint32_t bytes);
+void simt_need_global(struct simt_place place, const void *address, uint32_t bytes);
+
+/* ---- of sm_90a; see target.h --------------------------------------------------------------- */
+
+void simt_previous_grid_wait(struct simt_place place);
+void simt_next_grid_start(struct simt_place place);
+
+uint32_t simt_cluster_rank(void);
+void simt_cluster_barrier(struct simt_place place);
+void simt_part_barrier(struct simt_place place, uint32_t threads);
+void simt_load_peer(struct simt_place place, const void *shared, uint32_t rank, void *to);
+
+void simt_mbarrier_init(struct simt_place place, void *mbarrier, uint32_t arrivals);
+void simt_mbarrier_publish(struct simt_place place);
+void simt_mbarrier_arrive(struct simt_place place, void *mbarrier);
+void simt_mbarrier_arrive_at(struct simt_place place, void *mbarrier, uint32_t rank);
+void simt_mbarrier_expect(struct simt_place place, void *mbarrier, uint32_t bytes);
+void simt_mbarrier_wait(struct simt_place place, void *mbarrier, uint32_t phase);
+
+void simt_bulk_copy(struct simt_place place, void *shared, const void *global, uint32_t bytes,
+                    void *mbarrier);
+void simt_bulk_prefetch(struct simt_place place, const void *global, uint32_t bytes);
+void simt_tensor_copy(struct simt_place place, void *shared, const void *map, int32_t column,
+                      int32_t row, void *mbarrier);
+
+void simt_wgmma(struct simt_place place, uint32_t n, bool is_bf16, float *c, const uint32_t *a,
+                const unsigned char *b, uint32_t step);
+void simt_wgmma_fence(struct simt_place place);
+void simt_wgmma_commit(struct simt_place place);
+void simt_wgmma_wait(struct simt_place place, uint32_t pending);
+
+/* A warpgroup's registers a thread; no effect. */
+void simt_registers(struct simt_place place, uint32_t count);
 
 #ifdef __cplusplus
 }

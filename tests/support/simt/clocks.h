@@ -1,0 +1,47 @@
+/*
+ * Data races in shared memory where blocks have mbarriers or clusters: there, threads are ordered
+ * one by one, and what races.h says of blocks and waves does not do. Vector clocks, a number for
+ * each thread of the cluster. Two accesses to a byte, one of them a write, must be apart by
+ *
+ *   a barrier of the block, the cluster, a part of the block or a wave that both threads come to;
+ *   an arrival at an mbarrier after the first one, and a wait of the second thread for that phase;
+ *   any chain of these.
+ *
+ * A bulk copy writes from its issue, which must be ordered like a write of the issuing thread,
+ * until its phase is over: who has waited for that comes after it. A gpu_wgmma reads b from its
+ * issue, as its threads, until the wait that covers its batch. Global memory stays with races.c.
+ */
+#ifndef TESTS_SUPPORT_SIMT_CLOCKS_H
+#define TESTS_SUPPORT_SIMT_CLOCKS_H
+
+#include "hopper.h"
+
+/* From now on the block's shared memory is watched here; accesses so far are forgotten. */
+void simt_clocks_begin(struct block *block);
+void simt_clocks_release_block(struct block *block);
+void simt_clocks_release(void);
+
+/* Those who came to a barrier, and are in its state, have met. */
+void simt_clocks_barrier(struct block *block);
+void simt_clocks_wave_barrier(struct wave *wave);
+void simt_clocks_part_barrier(struct block *block);
+void simt_clocks_cluster_barrier(struct block *cluster);
+
+/* An mbarrier is made; the calling thread arrives, or has waited; a phase is over. */
+void simt_clocks_mbarrier(struct mbarrier *mbarrier);
+void simt_clocks_arrive(struct mbarrier *mbarrier);
+void simt_clocks_wait(const struct mbarrier *mbarrier);
+void simt_clocks_phase(struct mbarrier *mbarrier);
+
+/* A bulk copy to shared memory of the calling thread's block is issued. */
+void simt_clocks_fly(const struct mbarrier *mbarrier, uint32_t at, uint32_t bytes);
+
+/* The calling thread comes to a gpu_wgmma; batches before this one are over for the warpgroup. */
+void simt_clocks_operand(uint32_t batch, const unsigned char *b, uint32_t n, uint32_t step);
+void simt_clocks_batches(struct thread *threads, uint32_t before);
+
+/* The calling thread touches bytes of a block's shared memory. */
+void simt_clocks_read(struct block *block, uint32_t at, size_t bytes);
+void simt_clocks_write(struct block *block, uint32_t at, size_t bytes);
+
+#endif

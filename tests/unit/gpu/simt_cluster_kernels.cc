@@ -1,0 +1,195 @@
+#include "simt_cluster_kernels.h"
+
+#include "plugins/gpu/device/target.h"
+
+namespace {
+
+const cluster_params &params_of(const void *argument) {
+    return *static_cast<const cluster_params *>(argument);
+}
+
+uint32_t place() { return gpu_block() * gpu_threads() + gpu_thread(); }
+
+/* The first 64 bytes are for mbarriers. */
+uint32_t *shared_words() {
+    GPU_SHARED(shared);
+    return reinterpret_cast<uint32_t *>(shared + 64);
+}
+
+gpu_mbarrier *mbarrier(uint32_t i) {
+    GPU_SHARED(shared);
+    return reinterpret_cast<gpu_mbarrier *>(shared) + i;
+}
+
+void read_peer(const cluster_params &p, uint32_t rank) {
+    const uint32_t *words = shared_words();
+    if (gpu_thread() % 4 != 0)
+        return;
+    const gpu_u32x4 value = gpu_load_peer(words + gpu_thread(), rank);
+    p.out[place()] = value.x;
+    p.out[place() + 1] = value.y;
+    p.out[place() + 2] = value.z;
+    p.out[place() + 3] = value.w;
+}
+
+void cluster_barrier(uint32_t fault) {
+    if (fault == BARRIER_FOR_HALF) {
+        if (gpu_thread() % 2 == 0)
+            gpu_cluster_barrier();
+    } else if (fault == BARRIER_IN_EACH_BRANCH) {
+        if (gpu_thread() % 2 == 0)
+            gpu_cluster_barrier();
+        else
+            gpu_cluster_barrier();
+    } else if (fault != NO_FIRST_BARRIER) {
+        gpu_cluster_barrier();
+    }
+}
+
+/* Others come first. */
+void linger() {
+    for (int i = 0; i < 50; i++)
+        gpu_fence();
+}
+
+} // namespace
+
+void rotate_cluster(const void *argument) {
+    const cluster_params &p = params_of(argument);
+    uint32_t *words = shared_words();
+    words[gpu_thread()] = p.in[place()];
+    cluster_barrier(p.fault);
+    read_peer(p, p.fault == RANK_BEYOND ? p.cluster : (gpu_cluster_rank() + 1) % p.cluster);
+    if (p.fault != NO_LAST_BARRIER)
+        gpu_cluster_barrier();
+}
+
+/* Thread t of the next block reads what threads t to t + 3 of this one wrote, so all arrive. */
+void rotate_by_mbarriers(const void *argument) {
+    const cluster_params &p = params_of(argument);
+    const uint32_t next = (gpu_cluster_rank() + 1) % p.cluster;
+    const uint32_t last = (gpu_cluster_rank() + p.cluster - 1) % p.cluster;
+    if (gpu_thread() == 0) {
+        gpu_mbarrier_init(mbarrier(0), gpu_threads());
+        gpu_mbarrier_init(mbarrier(1), gpu_threads());
+        gpu_mbarrier_publish();
+    }
+    if (p.fault == NO_BARRIER)
+        gpu_barrier();
+    else
+        gpu_cluster_barrier();
+    shared_words()[gpu_thread()] = p.in[place()];
+    gpu_mbarrier_arrive_at(mbarrier(0), p.fault == RANK_BEYOND ? p.cluster : last);
+    if (p.fault != NO_WAIT)
+        gpu_mbarrier_wait(mbarrier(0), 0);
+    read_peer(p, next);
+    gpu_mbarrier_arrive_at(mbarrier(1), next);
+    if (p.fault != NO_WAIT_FOR_ROOM)
+        gpu_mbarrier_wait(mbarrier(1), 0);
+    shared_words()[gpu_thread()] = 0;
+    gpu_cluster_barrier();
+}
+
+/* mbarriers 0 and 1: a row is full; 2 and 3: it is free. The first wave writes row r when it is
+ * free, the second one reads it when it is full; so `out` of the second wave is the sum of the
+ * first wave's rounds. */
+void hand_on(const void *argument) {
+    constexpr uint32_t ROUNDS = 7, ROWS = 2;
+    const cluster_params &p = params_of(argument);
+    GPU_SHARED(shared);
+    if (gpu_thread() == 0 && p.fault != NO_INIT) {
+        for (uint32_t i = 0; i < 2 * ROWS; i++)
+            gpu_mbarrier_init(mbarrier(i), p.fault == NO_COUNT           ? 0
+                                           : p.fault == ONE_ARRIVAL_MORE ? GPU_WAVE - 1
+                                                                         : GPU_WAVE);
+        if (p.fault == INIT_TWICE)
+            gpu_mbarrier_init(mbarrier(1), GPU_WAVE);
+        if (p.fault != NO_PUBLISH)
+            gpu_mbarrier_publish();
+    }
+    if (p.fault != NO_BARRIER)
+        gpu_barrier();
+    if (p.fault == MISALIGNED)
+        gpu_mbarrier_arrive(reinterpret_cast<gpu_mbarrier *>(shared + 4));
+    if (p.fault == WRITTEN_OVER && gpu_thread() == 0)
+        *mbarrier(1) = 0;
+    uint32_t sum = 0;
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        const uint32_t row = round % ROWS, phase = round / ROWS % 2;
+        uint32_t *words = shared_words() + row * GPU_WAVE;
+        if (gpu_wave() == 0) {
+            if (p.fault != NO_WAIT_FOR_ROOM)
+                gpu_mbarrier_wait(mbarrier(ROWS + row), phase ^ 1);
+            words[gpu_lane()] = p.in[place()] + round;
+            if (p.fault != ONE_ARRIVAL_LESS || gpu_lane() != 5)
+                gpu_mbarrier_arrive(mbarrier(row));
+        } else {
+            if (p.fault != NO_WAIT)
+                gpu_mbarrier_wait(mbarrier(row), p.fault == WRONG_PARITY ? phase ^ 1 : phase);
+            sum = sum * 3 + words[GPU_WAVE - 1 - gpu_lane()];
+            gpu_mbarrier_arrive(mbarrier(ROWS + row));
+        }
+    }
+    p.out[place()] = sum;
+}
+
+void reverse_part(const void *argument) {
+    const cluster_params &p = params_of(argument);
+    const uint32_t half = gpu_threads() / 2;
+    uint32_t *words = shared_words();
+    if (p.fault == PART_OF_LANES) {
+        if (gpu_lane() % 2 == 0)
+            gpu_part_barrier(half);
+        return;
+    }
+    if (gpu_thread() >= half) {
+        if (p.fault == PART_OF_OTHERS) {
+            linger();
+            gpu_part_barrier(half);
+        }
+        return;
+    }
+    if (p.fault == PART_MISSES_WAVE && gpu_wave() == 1)
+        return;
+    words[gpu_thread()] = p.in[place()];
+    if (p.fault != NO_BARRIER)
+        gpu_part_barrier(half);
+    p.out[place()] = words[half - 1 - gpu_thread()];
+}
+
+void read_ended_peer(const void *argument) {
+    gpu_cluster_barrier();
+    if (gpu_cluster_rank() == 0)
+        return;
+    for (int i = 0; i < 40; i++)
+        linger();
+    read_peer(params_of(argument), 0);
+}
+
+void arrive_at_ended_peer(const void *) {
+    if (gpu_thread() == 0) {
+        gpu_mbarrier_init(mbarrier(0), gpu_threads());
+        gpu_mbarrier_publish();
+    }
+    gpu_cluster_barrier();
+    if (gpu_cluster_rank() == 0)
+        return;
+    for (int i = 0; i < 40; i++)
+        linger();
+    gpu_mbarrier_arrive_at(mbarrier(0), 0);
+}
+
+void copy_early(const void *argument) {
+    const cluster_params &p = params_of(argument);
+    uint32_t *words = shared_words();
+    gpu_bulk_prefetch(p.in, 16);
+    gpu_next_grid_start();
+    if (gpu_thread() == 0 && p.fault != TOO_EARLY)
+        gpu_previous_grid_wait();
+    if (p.fault != TOLD_BY_NOBODY)
+        gpu_barrier();
+    gpu_copy_async4(words + gpu_thread(), p.in + place());
+    gpu_copy_async_commit();
+    gpu_copy_async_wait<0>();
+    p.out[place()] = words[gpu_thread()];
+}

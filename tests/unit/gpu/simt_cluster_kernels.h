@@ -1,0 +1,63 @@
+/* Kernels whose threads order each other by sm_90a's words as they should, and with faults planted
+ * in them; for simt_cluster_test.c. Each is run with a struct cluster_params. */
+#ifndef TESTS_UNIT_GPU_SIMT_CLUSTER_KERNELS_H
+#define TESTS_UNIT_GPU_SIMT_CLUSTER_KERNELS_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum cluster_fault {
+    CLUSTER_RIGHT,
+    NO_FIRST_BARRIER,
+    NO_LAST_BARRIER,
+    BARRIER_FOR_HALF,
+    BARRIER_IN_EACH_BRANCH,
+    RANK_BEYOND,
+    NO_WAIT,
+    NO_WAIT_FOR_ROOM,
+    WRONG_PARITY,
+    ONE_ARRIVAL_LESS,
+    ONE_ARRIVAL_MORE,
+    NO_PUBLISH,
+    NO_BARRIER,
+    NO_INIT,
+    INIT_TWICE,
+    NO_COUNT,
+    MISALIGNED,
+    WRITTEN_OVER,
+    PART_MISSES_WAVE,
+    PART_OF_OTHERS,
+    PART_OF_LANES,
+    TOO_EARLY,
+    TOLD_BY_NOBODY
+};
+
+struct cluster_params {
+    const uint32_t *in; /* [grid][block] */
+    uint32_t *out;      /* [grid][block] */
+    uint32_t cluster;
+    uint32_t fault; /* enum cluster_fault */
+};
+
+/* out of a block = in of the next one of its cluster. */
+void rotate_cluster(const void *argument);
+/* The same, where the neighbour's mbarrier tells that all is there, and mine that all was read. */
+void rotate_by_mbarriers(const void *argument);
+/* The first wave hands `in` on to the second one, a row of shared memory at a time. */
+void hand_on(const void *argument);
+/* out = in reversed within the first half of the block. */
+void reverse_part(const void *argument);
+/* Block 0 of two ends, and the other one reads from it, or arrives there. */
+void read_ended_peer(const void *argument);
+void arrive_at_ended_peer(const void *argument);
+/* out = in by an asynchronous copy, after the grid before. */
+void copy_early(const void *argument);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

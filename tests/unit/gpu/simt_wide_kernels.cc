@@ -1,0 +1,168 @@
+#include "simt_wide_kernels.h"
+
+#include <string.h>
+
+#include "plugins/gpu/device/target.h"
+
+namespace {
+
+constexpr uint32_t STAGES = 2, GROUP = 128;
+
+template <int N> struct layout {
+    static constexpr uint32_t BOX = N * 128;
+    static constexpr uint32_t BARRIERS = STAGES * BOX;
+};
+
+template <int N> unsigned char *box(uint32_t stage) {
+    GPU_SHARED(shared);
+    return shared + stage * layout<N>::BOX;
+}
+
+template <int N> gpu_mbarrier *full(uint32_t stage) {
+    GPU_SHARED(shared);
+    return reinterpret_cast<gpu_mbarrier *>(shared + layout<N>::BARRIERS) + stage;
+}
+
+template <int N> gpu_mbarrier *free_again(uint32_t stage) { return full<N>(STAGES + stage); }
+
+/* One lane copies boxes. */
+template <int N> void copy_boxes(const wide_params &p) {
+    for (uint32_t tile = 0; tile < WIDE_TILES; tile++) {
+        const uint32_t stage = tile % STAGES, phase = tile / STAGES % 2;
+        constexpr uint32_t BYTES = layout<N>::BOX;
+        if (p.fault != WIDE_NO_FREE_WAIT)
+            gpu_mbarrier_wait(free_again<N>(stage), phase ^ 1);
+        if (p.fault == WIDE_NO_EXPECT)
+            gpu_mbarrier_arrive(full<N>(stage));
+        else
+            gpu_mbarrier_expect(full<N>(stage), p.fault == WIDE_FEW_BYTES    ? BYTES - 16
+                                                : p.fault == WIDE_MANY_BYTES ? BYTES + 16
+                                                                             : BYTES);
+        wide_params broken = p;
+        broken.b.words[0]++;
+        gpu_tensor_copy(box<N>(stage) + (p.fault == WIDE_BOX_MISPLACED ? 512 : 0),
+                        p.fault == WIDE_NOT_A_MAP ? &broken.b : &p.b,
+                        p.column + static_cast<int32_t>(tile * WIDE_TILE_K), p.row, full<N>(stage));
+        if (p.fault == WIDE_EARLY_END && tile == 2)
+            return;
+    }
+}
+
+template <int N, bool BF16>
+void multiply_tile(const wide_params &p, uint32_t tile, float (&c)[N / 2]) {
+    const uint32_t stage = tile % STAGES;
+    const uint32_t thread = gpu_thread() % GROUP, group = gpu_thread() / GROUP;
+    uint32_t a[4][4];
+    float other[N / 2] = {};
+    for (uint32_t step = 0; step < 4; step++)
+        memcpy(a[step], p.a + (((group * WIDE_TILES + tile) * 4 + step) * GROUP + thread) * 4,
+               sizeof a[step]);
+    if (p.fault != WIDE_NO_FENCE || tile != 1)
+        gpu_wgmma_fence();
+    if (p.fault == WIDE_MISSING_LANES && thread % 32 == 7)
+        return;
+    gpu_wgmma<N, BF16>(c, a[0], box<N>(stage), 0);
+    if (p.fault == WIDE_OTHER_C && thread == 9)
+        gpu_wgmma<N, BF16>(other, a[1], box<N>(stage), 1);
+    else if (p.fault == WIDE_OTHER_BOX && thread == 9)
+        gpu_wgmma<N, BF16>(c, a[1], box<N>(stage), 3);
+    else
+        gpu_wgmma<N, BF16>(c, a[1], box<N>(stage), 1);
+    gpu_wgmma<N, BF16>(c, a[2], box<N>(stage), 2);
+    gpu_wgmma<N, BF16>(c, a[3], box<N>(stage), 3);
+    if (p.fault != WIDE_NO_COMMIT)
+        gpu_wgmma_commit();
+    if (p.fault == WIDE_C_READ)
+        p.c[gpu_threads() * (N / 2)] = c[0];
+    if (p.fault == WIDE_C_WRITTEN && thread == 9)
+        c[3] = 1;
+    if (p.fault == WIDE_A_WRITTEN && thread == 9)
+        a[2][1] ^= 1;
+    if (p.fault == WIDE_FREE_BEFORE_WAIT)
+        gpu_mbarrier_arrive(free_again<N>(stage));
+    if (p.fault != WIDE_NO_WAIT)
+        gpu_wgmma_wait<0>();
+    if (p.fault != WIDE_FREE_BEFORE_WAIT)
+        gpu_mbarrier_arrive(free_again<N>(stage));
+}
+
+template <int N, bool BF16> void multiply(const wide_params &p) {
+    const uint32_t groups = gpu_threads() / GROUP;
+    if (gpu_thread() == 0) {
+        for (uint32_t stage = 0; stage < STAGES; stage++) {
+            gpu_mbarrier_init(full<N>(stage), 1);
+            gpu_mbarrier_init(free_again<N>(stage), groups * GROUP);
+        }
+        gpu_mbarrier_publish();
+    }
+    gpu_barrier();
+    if (gpu_thread() >= groups * GROUP) {
+        gpu_registers_give<40>();
+        if (gpu_lane() == 0)
+            copy_boxes<N>(p);
+        return;
+    }
+    if (p.fault != WIDE_GIVE_BY_HALF || gpu_wave() % 2 == 0)
+        gpu_registers_take<232>();
+    float *mine = p.c + gpu_thread() * (N / 2);
+    float c[N / 2];
+    memcpy(c, mine, sizeof c);
+    for (uint32_t tile = 0; tile < WIDE_TILES; tile++) {
+        if (p.fault == WIDE_FROM_SECOND_WAVE && gpu_wave() == 0)
+            break;
+        const uint32_t phase = tile / STAGES % 2;
+        if (p.fault != WIDE_NO_FULL_WAIT)
+            gpu_mbarrier_wait(full<N>(tile % STAGES),
+                              p.fault == WIDE_WRONG_PARITY ? phase ^ 1 : phase);
+        multiply_tile<N, BF16>(p, tile, c);
+    }
+    memcpy(mine, c, sizeof c);
+}
+
+const wide_params &params_of(const void *argument) {
+    return *static_cast<const wide_params *>(argument);
+}
+
+} // namespace
+
+void product_8_f16(const void *argument) { multiply<8, false>(params_of(argument)); }
+void product_64_f16(const void *argument) { multiply<64, false>(params_of(argument)); }
+void product_64_bf16(const void *argument) { multiply<64, true>(params_of(argument)); }
+void product_256_bf16(const void *argument) { multiply<256, true>(params_of(argument)); }
+
+void copy_in_bulk(const void *argument) {
+    const bulk_params &p = *static_cast<const bulk_params *>(argument);
+    GPU_SHARED(shared);
+    gpu_mbarrier *barrier = reinterpret_cast<gpu_mbarrier *>(shared);
+    if (gpu_thread() == 0) {
+        gpu_mbarrier_init(barrier, 1);
+        gpu_mbarrier_publish();
+    }
+    gpu_barrier();
+    if (gpu_thread() == 0)
+        gpu_mbarrier_expect(barrier, p.expected);
+    gpu_barrier();
+    if (gpu_thread() < p.copies)
+        gpu_bulk_copy(shared + p.at + gpu_thread() * p.bytes, p.from + gpu_thread() * p.bytes,
+                      p.bytes, barrier);
+    gpu_barrier();
+    gpu_mbarrier_wait(barrier, 0);
+    for (uint32_t i = gpu_thread(); i < p.copies * p.bytes; i += gpu_threads())
+        p.to[i] = shared[p.at + i];
+}
+
+void copy_box(const void *argument) {
+    const wide_params &p = params_of(argument);
+    GPU_SHARED(shared);
+    gpu_mbarrier *barrier = reinterpret_cast<gpu_mbarrier *>(shared + 8192);
+    if (gpu_thread() == 0) {
+        gpu_mbarrier_init(barrier, 1);
+        gpu_mbarrier_publish();
+        gpu_mbarrier_expect(barrier, 8192);
+        gpu_tensor_copy(shared, &p.b, p.column, p.row, barrier);
+    }
+    gpu_barrier();
+    gpu_mbarrier_wait(barrier, 0);
+    if (gpu_thread() == 0)
+        memcpy(p.c, shared, 8192);
+}
