@@ -16,7 +16,8 @@
 
 #include "hopper.h"
 
-/* From now on the block's shared memory is watched here; accesses so far are forgotten. */
+/* From now on the block's shared memory is watched here, where the module's source is instrumented;
+ * accesses so far are forgotten. */
 void simt_clocks_begin(struct block *block);
 void simt_clocks_release_block(struct block *block);
 void simt_clocks_release(void);
@@ -36,8 +37,16 @@ void simt_clocks_phase(struct mbarrier *mbarrier);
 /* A bulk copy to shared memory of the calling thread's block is issued. */
 void simt_clocks_fly(const struct mbarrier *mbarrier, uint32_t at, uint32_t bytes);
 
-/* The calling thread comes to a gpu_wgmma; batches before this one are over for the warpgroup. */
-void simt_clocks_operand(uint32_t batch, const unsigned char *b, uint32_t n, uint32_t step);
+/* The calling thread comes to a gpu_wgmma; batches before this one are over for the warpgroup.
+ * `writers`, zero for the first thread, keeps what it found. */
+enum { SIMT_WRITERS = 16 };
+struct simt_writers {
+    uint32_t count; /* more than SIMT_WRITERS: not all are noted */
+    uint32_t stamps[SIMT_WRITERS];
+    uint32_t at[SIMT_WRITERS];
+};
+void simt_clocks_operand(struct simt_writers *writers, uint32_t batch, const unsigned char *b,
+                         uint32_t n, uint32_t step);
 void simt_clocks_batches(struct thread *threads, uint32_t before);
 
 /* The calling thread touches bytes of a block's shared memory. */

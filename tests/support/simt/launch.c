@@ -130,7 +130,10 @@ static bool start_block(struct block *block, uint32_t index) {
             simt_make_ready(thread);
         }
     }
-    return true;
+    if (launch->cluster > 1) {
+        simt_clocks_begin(block);
+    }
+    return !simt_run.failed;
 }
 
 static bool is_any_running(const struct block *cluster) {

@@ -1,7 +1,10 @@
 #include "races.h"
 
+#include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "clocks.h"
 
 /* Who touched a byte last, as numbers that grow from launch to launch; 0: nobody. */
 struct cell {
@@ -18,7 +21,7 @@ enum {
     PAGE_BYTES = 4096,
     TABLE_SLOTS = 1 << 16,
     BLOCK_THREADS = 1024, /* numbers of a block */
-    WAVE_EPOCHS = 4096    /* wave barriers between two of the block */
+    WAVE_EPOCHS = SIMT_WAVE_EPOCHS
 };
 
 struct page {
@@ -169,6 +172,8 @@ static inline __attribute__((always_inline)) void touch(const void *memory, size
 
 /* ---- what the launch tells ----------------------------------------------------------------- */
 
+bool simt_races_are_on(void) { return races.is_on; }
+
 bool simt_races_launch(void) {
     const uint64_t numbers = (uint64_t)simt_run.launch.grid * BLOCK_THREADS;
     if (races.next_base + numbers > UINT32_MAX) {
@@ -277,6 +282,13 @@ void simt_races_add(const uint32_t *counter) {
     }
 }
 
+/* In the block's shared memory; shared_bytes or more: elsewhere. */
+static uintptr_t offset_in(const void *memory) {
+    return (uintptr_t)memory - (uintptr_t)simt_shared();
+}
+
+static uint32_t offset_of(const void *shared) { return (uint32_t)offset_in(shared); }
+
 static void fly(struct cell *cell, uintptr_t address) {
     write_cell(cell, address);
     cell->in_flight = 1;
@@ -290,12 +302,18 @@ static void land(struct cell *cell, uintptr_t address) {
 void simt_races_copy(const struct copy *copy) {
     if (races.is_on) {
         touch(copy->from, copy->from != NULL ? copy->bytes : 0, read_cell);
-        touch(copy->to, copy->bytes, fly);
+        if (simt_self->block->clocks != NULL) {
+            simt_clocks_write(simt_self->block, offset_of(copy->to), copy->bytes);
+        } else {
+            touch(copy->to, copy->bytes, fly);
+        }
     }
 }
 
 void simt_races_copied(const struct copy *copy) {
-    if (races.is_on) {
+    if (races.is_on && simt_self->block->clocks != NULL) {
+        simt_clocks_write(simt_self->block, offset_of(copy->to), copy->bytes);
+    } else if (races.is_on) {
         touch(copy->to, copy->bytes, land);
     }
 }
@@ -312,17 +330,45 @@ static bool is_watched(const void *memory) {
     return simt_self != NULL && !simt_fiber_owns(simt_self->fiber, memory);
 }
 
+static bool is_shared(const void *memory, size_t bytes) {
+    const uintptr_t at = offset_in(memory);
+    return at < simt_run.launch.shared_bytes && simt_run.launch.shared_bytes - at >= bytes;
+}
+
+/* What the module itself holds is nobody else's. */
+static void check_early(const void *memory) {
+    Dl_info object;
+    if (simt_run.launch.early && !simt_self->knows_previous_grid && dladdr(memory, &object) == 0) {
+        simt_check_previous_grid();
+    }
+}
+
 static void reads(const void *memory, size_t bytes) {
-    if (is_watched(memory)) {
-        touch(memory, bytes, read_cell);
+    if (!is_watched(memory)) {
+        return;
+    }
+    if (simt_self->block->clocks != NULL && is_shared(memory, bytes)) {
+        simt_clocks_read(simt_self->block, offset_of(memory), bytes);
+        return;
+    }
+    touch(memory, bytes, read_cell);
+    if (!is_shared(memory, bytes)) {
+        check_early(memory);
     }
 }
 
 static void writes(const void *memory, size_t bytes) {
-    if (is_watched(memory)) {
-        const uintptr_t at = (uintptr_t)memory - (uintptr_t)simt_shared();
-        simt_self->has_unfenced |= at >= simt_run.launch.shared_bytes;
-        touch(memory, bytes, write_cell);
+    if (!is_watched(memory)) {
+        return;
+    }
+    if (simt_self->block->clocks != NULL && is_shared(memory, bytes)) {
+        simt_clocks_write(simt_self->block, offset_of(memory), bytes);
+        return;
+    }
+    touch(memory, bytes, write_cell);
+    if (!is_shared(memory, bytes)) {
+        simt_self->has_unfenced = true;
+        check_early(memory);
     }
 }
 

@@ -10,6 +10,7 @@
  *   or by another one of the block after a barrier), which a thread of the second block then sees
  *   by an addition of its own, and then (a barrier and) a fence of the second thread.
  *
+ * Where blocks have mbarriers or clusters, clocks.h says what orders accesses to shared memory.
  * Shuffles and matrix instructions order no memory. The bytes of an asynchronous copy are written
  * by their thread from the copy's issue to its wait, and nobody may touch them meanwhile.
  */
@@ -17,6 +18,12 @@
 #define TESTS_SUPPORT_SIMT_RACES_H
 
 #include "state.h"
+
+/* Wave barriers between two of the block, at most. */
+enum { SIMT_WAVE_EPOCHS = 4096 };
+
+/* Whether the module's source is instrumented. */
+bool simt_races_are_on(void);
 
 /* A launch and a block begin; false without memory. */
 bool simt_races_launch(void);

@@ -93,12 +93,12 @@ struct block {
     struct thread *threads;
     struct wave *waves;
     /* see races.c */
-    uint32_t epoch;            /* barriers so far */
-    uint32_t clean_epoch;      /* before it, nothing was written and not fenced */
-    uint32_t acquires;         /* additions to counters so far */
-    uint32_t *acquired;        /* [grid]: below these epochs, accesses of other blocks are over */
-    struct shared_cell *cells; /* see clocks.c; NULL: races.c watches shared memory */
-    uint32_t *seen;            /* of all threads */
+    uint32_t epoch;        /* barriers so far */
+    uint32_t clean_epoch;  /* before it, nothing was written and not fenced */
+    uint32_t acquires;     /* additions to counters so far */
+    uint32_t *acquired;    /* [grid]: below these epochs, accesses of other blocks are over */
+    struct clocks *clocks; /* see clocks.c; NULL: races.c watches shared memory */
+    bool has_news;         /* waves may have seen different things */
 };
 
 /* The launch under way. */

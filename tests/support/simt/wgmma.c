@@ -35,6 +35,7 @@ struct product {
     uint32_t n;
     uint32_t step;
     bool is_bf16;
+    struct simt_writers writers; /* of b */
     const uint32_t *a[WIDE_THREADS];
     uint32_t a_held[WIDE_THREADS][4];
 };
@@ -337,7 +338,7 @@ void simt_wgmma(struct simt_place place, uint32_t n, bool is_bf16, float *c, con
         simt_fail("its box or its type differ from other threads' of its warpgroup");
     }
     hand_over(group, here->product, simt_self->index % SIMT_GROUP, c, a);
-    simt_clocks_operand(here->batch, b, n, step);
+    simt_clocks_operand(&here->product->writers, here->batch, b, n, step);
     if (here->come == SIMT_GROUP && !simt_run.copies_land_late && simt_random(2) == 0) {
         carry_out(group, simt_self->group_steps);
     }

@@ -133,6 +133,29 @@ void hand_on(const void *argument) {
     p.out[place()] = sum;
 }
 
+/* A wave's barriers pass on what its lane has seen, and bring to it what the lanes did. */
+void hand_on_by_one_lane(const void *argument) {
+    const cluster_params &p = params_of(argument);
+    if (gpu_thread() == 0) {
+        gpu_mbarrier_init(mbarrier(0), 1);
+        gpu_mbarrier_publish();
+    }
+    gpu_barrier();
+    uint32_t *words = shared_words();
+    if (gpu_wave() == 0) {
+        words[gpu_lane()] = p.in[place()];
+        if (p.fault != NO_BARRIER)
+            gpu_wave_barrier();
+        if (gpu_lane() == 7)
+            gpu_mbarrier_arrive(mbarrier(0));
+        return;
+    }
+    if (gpu_lane() == 9)
+        gpu_mbarrier_wait(mbarrier(0), 0);
+    gpu_wave_barrier();
+    p.out[place()] = words[GPU_WAVE - 1 - gpu_lane()];
+}
+
 void reverse_part(const void *argument) {
     const cluster_params &p = params_of(argument);
     const uint32_t half = gpu_threads() / 2;
@@ -192,4 +215,13 @@ void copy_early(const void *argument) {
     gpu_copy_async_commit();
     gpu_copy_async_wait<0>();
     p.out[place()] = words[gpu_thread()];
+}
+
+void read_early(const void *argument) {
+    const cluster_params &p = params_of(argument);
+    uint32_t sum = 1;
+    if (p.fault != TOO_EARLY)
+        gpu_previous_grid_wait();
+    sum += p.in[place()];
+    p.out[place()] = sum;
 }

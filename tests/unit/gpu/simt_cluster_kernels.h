@@ -48,6 +48,8 @@ void rotate_cluster(const void *argument);
 void rotate_by_mbarriers(const void *argument);
 /* The first wave hands `in` on to the second one, a row of shared memory at a time. */
 void hand_on(const void *argument);
+/* The same, where one lane arrives for its wave and one waits for it. */
+void hand_on_by_one_lane(const void *argument);
 /* out = in reversed within the first half of the block. */
 void reverse_part(const void *argument);
 /* Block 0 of two ends, and the other one reads from it, or arrives there. */
@@ -55,6 +57,8 @@ void read_ended_peer(const void *argument);
 void arrive_at_ended_peer(const void *argument);
 /* out = in by an asynchronous copy, after the grid before. */
 void copy_early(const void *argument);
+/* The same without words. */
+void read_early(const void *argument);
 
 #ifdef __cplusplus
 }

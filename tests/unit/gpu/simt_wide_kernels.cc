@@ -146,7 +146,8 @@ void copy_in_bulk(const void *argument) {
         gpu_bulk_copy(shared + p.at + gpu_thread() * p.bytes, p.from + gpu_thread() * p.bytes,
                       p.bytes, barrier);
     gpu_barrier();
-    gpu_mbarrier_wait(barrier, 0);
+    if (!p.without_wait)
+        gpu_mbarrier_wait(barrier, 0);
     for (uint32_t i = gpu_thread(); i < p.copies * p.bytes; i += gpu_threads())
         p.to[i] = shared[p.at + i];
 }

@@ -3,6 +3,7 @@
 #ifndef TESTS_UNIT_GPU_SIMT_WIDE_KERNELS_H
 #define TESTS_UNIT_GPU_SIMT_WIDE_KERNELS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "plugins/gpu/params.h"
@@ -60,6 +61,7 @@ struct bulk_params {
     uint32_t at;       /* in shared memory */
     uint32_t expected; /* of them all */
     uint32_t copies;
+    bool without_wait;
 };
 
 /* to = from, by copies of one wave. */

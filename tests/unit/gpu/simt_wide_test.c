@@ -15,13 +15,13 @@
 
 #include "simt_faults.h"
 
+#include "matrix_wide.h"
 #include "numbers.h"
 #include "simt.h"
-#include "simt_wide_kernels.h"
+#include "simt_wide_problem.h"
 #include "tensor_map.h"
-#include "matrix_wide.h"
 
-enum { K = WIDE_TILES * WIDE_TILE_K, MOST_N = 256, MOST_GROUPS = 2 };
+enum { K = WIDE_K_ALL };
 
 /* ---- maps ---------------------------------------------------------------------------------- */
 
@@ -62,164 +62,40 @@ static void b_lies_as_tensor_copies_put_it(void **state) {
 
 /* ---- products ------------------------------------------------------------------------------ */
 
-struct problem {
-    uint32_t n;
-    uint32_t groups;
-    bool is_bf16;
-    _Alignas(16) uint16_t b[MOST_N][K];
-    double left[MOST_GROUPS][64][K];
-    double c_before[MOST_GROUPS][64][MOST_N];
-    _Alignas(16) uint32_t a[MOST_GROUPS][WIDE_TILES][4][128][4];
-    float c[MOST_GROUPS * 128 * MOST_N / 2];
-    struct wide_params params;
-};
-
-static int make(void **state) {
-    *state = aligned_alloc(64, (sizeof(struct problem) + 63) / 64 * 64);
-    return *state == NULL ? -1 : 0;
-}
-
-static int discard(void **state) {
-    free(*state);
-    return 0;
-}
-
-static uint16_t round_to(double value, bool is_bf16) {
-    return is_bf16 ? simt_bf16(value) : simt_f16(value);
-}
-
-static double b_value(uint32_t n, uint32_t k) { return (double)((n * 7 + k * 3) % 31) - 15; }
-
-static void encode(struct problem *p) {
-    const uint64_t dimensions[] = {K, p->n};
-    const uint64_t strides[] = {sizeof p->b[0]};
-    const uint32_t box[] = {64, p->n};
-    const uint32_t ones[] = {1, 1};
-    assert_int_equal(simt_tensor_map_encode(&p->params.b, 6, 2, p->b, dimensions, strides, box,
-                                            ones, 0, 3, 2, 0),
-                     0);
-}
-
-static void fill(struct problem *p, uint32_t n, uint32_t groups, bool is_bf16) {
-    memset(p, 0, sizeof *p);
-    p->n = n;
-    p->groups = groups;
-    p->is_bf16 = is_bf16;
-    for (uint32_t i = 0; i < n; i++) {
-        for (uint32_t k = 0; k < K; k++) {
-            p->b[i][k] = round_to(b_value(i, k), is_bf16);
-        }
-    }
-    for (uint32_t g = 0; g < groups; g++) {
-        for (uint32_t row = 0; row < 64; row++) {
-            for (uint32_t k = 0; k < K; k++) {
-                p->left[g][row][k] = (double)((row * 5 + k * 11 + g * 2) % 17) - 8;
-            }
-            for (uint32_t i = 0; i < n; i++) {
-                p->c_before[g][row][i] = (double)row * 100 + i + g;
-            }
-        }
-        for (uint32_t t = 0; t < 128; t++) {
-            for (uint32_t k = 0; k < K; k += 16) {
-                uint32_t *a = p->a[g][k / 64][k / 16 % 4][t];
-                for (uint32_t item = 0; item < 8; item++) {
-                    const struct simt_element at = simt_wide_a(t, item);
-                    const uint16_t bits = round_to(p->left[g][at.row][k + at.k], is_bf16);
-                    a[item / 2] |= (uint32_t)bits << item % 2 * 16;
-                }
-            }
-        }
-    }
-    encode(p);
-    p->params.a = &p->a[0][0][0][0][0];
-    p->params.c = p->c;
-}
-
-static const char *run(struct problem *p, const char *name, void (*entry)(const void *),
-                       enum wide_fault planted, uint64_t seed) {
-    for (uint32_t g = 0; g < p->groups; g++) {
-        for (uint32_t t = 0; t < 128; t++) {
-            for (uint32_t item = 0; item < p->n / 2; item++) {
-                const struct simt_element at = simt_wide_c(t, item);
-                p->c[(g * 128 + t) * p->n / 2 + item] = (float)p->c_before[g][at.row][at.column];
-            }
-        }
-    }
-    p->params.fault = planted;
-    const struct simt_launch launch = {
-        .name = name,
-        .entry = entry,
-        .argument = &p->params,
-        .grid = 1,
-        .block = p->groups * 128 + 32,
-        .shared_bytes = 2 * p->n * 128 + 64,
-        .seed = seed,
-    };
-    return simt_launch(&launch);
-}
-#define RUN(problem, entry, fault, seed) run(problem, #entry, entry, fault, seed)
-
-/* What lies in (row, column) of b's box, which may begin outside. */
-static double box_value(const struct problem *p, uint32_t n, uint32_t k) {
-    const int64_t row = (int64_t)n + p->params.row;
-    const int64_t column = (int64_t)k + p->params.column;
-    return row < 0 || row >= p->n || column < 0 || column >= K
-               ? 0
-               : b_value((uint32_t)row, (uint32_t)column);
-}
-
-static bool is_right(const struct problem *p) {
-    for (uint32_t g = 0; g < p->groups; g++) {
-        for (uint32_t t = 0; t < 128; t++) {
-            for (uint32_t item = 0; item < p->n / 2; item++) {
-                const struct simt_element at = simt_wide_c(t, item);
-                double sum = p->c_before[g][at.row][at.column];
-                for (uint32_t k = 0; k < K; k++) {
-                    sum += p->left[g][at.row][k] * box_value(p, at.column, k);
-                }
-                if ((double)p->c[(g * 128 + t) * p->n / 2 + item] != sum) {
-                    return false;
-                }
-            }
-        }
-    }
-    return true;
-}
-
 static void products_are_those_of_plain_matrices(void **state) {
-    struct problem *p = *state;
+    struct wide_problem *p = *state;
     for (uint64_t seed = 0; seed < SIMT_SEEDS; seed++) {
-        fill(p, 8, 1, false);
-        assert_no_fault(RUN(p, product_8_f16, WIDE_RIGHT, seed));
-        assert_true(is_right(p));
-        fill(p, 64, 2, false);
-        assert_no_fault(RUN(p, product_64_f16, WIDE_RIGHT, seed));
-        assert_true(is_right(p));
-        fill(p, 64, 2, true);
-        assert_no_fault(RUN(p, product_64_bf16, WIDE_RIGHT, seed));
-        assert_true(is_right(p));
+        wide_fill(p, 8, 1, false);
+        assert_no_fault(WIDE_RUN(p, product_8_f16, WIDE_RIGHT, seed));
+        assert_true(wide_is_right(p));
+        wide_fill(p, 64, 2, false);
+        assert_no_fault(WIDE_RUN(p, product_64_f16, WIDE_RIGHT, seed));
+        assert_true(wide_is_right(p));
+        wide_fill(p, 64, 2, true);
+        assert_no_fault(WIDE_RUN(p, product_64_bf16, WIDE_RIGHT, seed));
+        assert_true(wide_is_right(p));
     }
-    fill(p, 256, 2, true);
-    assert_no_fault(RUN(p, product_256_bf16, WIDE_RIGHT, 1));
-    assert_true(is_right(p));
+    wide_fill(p, 256, 2, true);
+    assert_no_fault(WIDE_RUN(p, product_256_bf16, WIDE_RIGHT, 1));
+    assert_true(wide_is_right(p));
 }
 
 static void what_lies_outside_of_a_tensor_counts_as_zero(void **state) {
-    struct problem *p = *state;
+    struct wide_problem *p = *state;
     static const int32_t begins[][2] = {{-3, 0}, {0, -5}, {11, 9}, {-400, 0}, {0, 64}, {-8, -63}};
-    fill(p, 64, 1, false);
+    wide_fill(p, 64, 1, false);
     for (uint32_t i = 0; i < sizeof begins / sizeof begins[0]; i++) {
         p->params.column = begins[i][0];
         p->params.row = begins[i][1];
-        assert_no_fault(RUN(p, product_64_f16, WIDE_RIGHT, i));
-        assert_true(is_right(p));
+        assert_no_fault(WIDE_RUN(p, product_64_f16, WIDE_RIGHT, i));
+        assert_true(wide_is_right(p));
     }
 }
 
 /* ---- faults -------------------------------------------------------------------------------- */
 
 static void wrong_products_are_reported(void **state) {
-    struct problem *p = *state;
+    struct wide_problem *p = *state;
     static const struct {
         enum wide_fault planted;
         const char *says;
@@ -242,11 +118,11 @@ static void wrong_products_are_reported(void **state) {
         {WIDE_EARLY_END, "deadlock"},
         {WIDE_GIVE_BY_HALF, "warpgroup"},
     };
-    fill(p, 64, 1, false);
+    wide_fill(p, 64, 1, false);
     for (uint32_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
         for (uint64_t seed = 0; seed < SIMT_SEEDS; seed++) {
-            const char *fault = RUN(p, product_64_f16, faults[i].planted, seed);
-            if (fault == NULL && is_right(p)) {
+            const char *fault = WIDE_RUN(p, product_64_f16, faults[i].planted, seed);
+            if (fault == NULL && wide_is_right(p)) {
                 fail_msg("fault %d is not found at seed %u", (int)faults[i].planted,
                          (unsigned)seed);
             }
@@ -259,19 +135,19 @@ static void wrong_products_are_reported(void **state) {
 
 /* Wrong at the seeds that let things happen late. */
 static void missing_order_gives_wrong_numbers(void **state) {
-    struct problem *p = *state;
+    struct wide_problem *p = *state;
     static const enum wide_fault faults[] = {WIDE_NO_FULL_WAIT, WIDE_NO_FREE_WAIT,
                                              WIDE_FREE_BEFORE_WAIT};
-    fill(p, 64, 1, false);
+    wide_fill(p, 64, 1, false);
     for (uint32_t i = 0; i < 3; i++) {
         uint32_t found = 0;
         for (uint64_t seed = 0; seed < SIMT_SEEDS; seed++) {
-            found += RUN(p, product_64_f16, faults[i], seed) != NULL || !is_right(p);
+            found += WIDE_RUN(p, product_64_f16, faults[i], seed) != NULL || !wide_is_right(p);
         }
         assert_in_range(found, SIMT_SEEDS / 2, SIMT_SEEDS);
     }
     for (uint64_t seed = 0; seed < SIMT_SEEDS; seed++) {
-        assert_no_fault(RUN(p, product_64_f16, WIDE_C_READ, seed));
+        assert_no_fault(WIDE_RUN(p, product_64_f16, WIDE_C_READ, seed));
         assert_true(isnan(p->c[160 * 64 / 2]));
     }
 }
@@ -299,7 +175,7 @@ static void bulk_copies_bring_what_they_are_told(void **state) {
         from[i] = (unsigned char)(i * 7);
     }
     for (uint64_t seed = 0; seed < SIMT_SEEDS; seed++) {
-        const struct bulk_params right = {from, to, 64, 16, 1024, 16};
+        const struct bulk_params right = {from, to, 64, 16, 1024, 16, false};
         memset(to, 0, sizeof to);
         assert_no_fault(copy(&right, seed));
         assert_memory_equal(to, from, 1024);
@@ -327,9 +203,9 @@ static void bulk_copies_bring_what_they_are_told(void **state) {
 }
 
 static void boxes_are_swizzled(void **state) {
-    struct problem *p = *state;
+    struct wide_problem *p = *state;
     static const int32_t begins[][2] = {{0, 0}, {3, 0}, {-13, -9}, {K - 5, 60}};
-    fill(p, 64, 1, false);
+    wide_fill(p, 64, 1, false);
     const struct simt_launch launch = {.name = "copy_box",
                                        .entry = copy_box,
                                        .argument = &p->params,
@@ -345,15 +221,15 @@ static void boxes_are_swizzled(void **state) {
                 uint16_t bits;
                 memcpy(&bits, (const char *)p->c + r * 128 + (((k / 8) ^ r % 8) * 16 + k % 8 * 2),
                        2);
-                assert_int_equal(bits, simt_f16(box_value(p, r, k)));
+                assert_int_equal(bits, simt_f16(wide_box_value(p, r, k)));
             }
         }
     }
 }
 
 static void maps_that_the_driver_does_not_make_are_refused(void **state) {
-    struct problem *p = *state;
-    fill(p, 64, 1, false);
+    struct wide_problem *p = *state;
+    wide_fill(p, 64, 1, false);
     const uint64_t dims[] = {K, 64};
     const uint64_t strides[] = {K * 2};
     const uint32_t box[] = {64, 64};
@@ -385,7 +261,7 @@ static void maps_that_the_driver_does_not_make_are_refused(void **state) {
     assert_int_equal(make_map(map, 9, 2, p->b, dims, strides, box, ones, 1, 3, 3, 0), 1);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, make, discard)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, wide_make, wide_discard)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
