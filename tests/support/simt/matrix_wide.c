@@ -4,27 +4,6 @@
 
 #include "numbers.h"
 
-/* PTX ISA 8.7, section 9.7.15.5.1.1.1 "Matrix Fragments for wgmma.mma_async.m64nNk16", figure 148:
- * each wave holds 16 rows as for mma.m16n8k16. */
-struct simt_element simt_wide_a(unsigned thread, unsigned item) {
-    const unsigned row = thread / 32 * 16 + thread % 32 / 4 + (item & 2) * 4;
-    const unsigned k = thread % 4 * 2 + (item & 1) + (item & 4) * 2;
-    return (struct simt_element){.row = (uint8_t)row, .k = (uint8_t)k};
-}
-
-/* The same section, figure 149: items 4 i to 4 i + 3 are in columns 8 i to 8 i + 7. */
-struct simt_element simt_wide_c(unsigned thread, unsigned item) {
-    const unsigned row = thread / 32 * 16 + thread % 32 / 4 + (item & 2) * 4;
-    const unsigned column = item / 4 * 8 + thread % 4 * 2 + (item & 1);
-    return (struct simt_element){.row = (uint8_t)row, .column = (uint8_t)column};
-}
-
-/* PTX ISA 8.7, section 5.5.7 "Swizzling modes", 128B: in rows of 128 bytes, chunk c of 16 bytes of
- * row r lies in the place of chunk c ^ r % 8. */
-unsigned simt_wide_b(unsigned n, unsigned k) {
-    return n * 128 + ((k / 8) ^ n % 8) * 16 + k % 8 * 2;
-}
-
 void simt_wide_put(unsigned thread, unsigned n, const float *c, float sums[][WIDE_COLUMNS]) {
     for (unsigned item = 0; item < n / 2; item++) {
         const struct simt_element at = simt_wide_c(thread, item);
@@ -53,11 +32,19 @@ static const float *values_of(bool is_bf16) {
     return values[is_bf16];
 }
 
-/* What a matrix product spends its time in: `restrict` and a constant count let it be vectorised.
- */
-static void add_columns(float *restrict sums, const float *restrict b, float a, unsigned n) {
-    for (unsigned column = 0; column < n; column++) {
-        sums[column] += a * b[column];
+/* Eight columns of a row: what a product spends its time in, in the processor's registers. */
+typedef float columns __attribute__((vector_size(32)));
+
+static void add_row(float *sums, const float *a, float (*b)[WIDE_COLUMNS], unsigned n) {
+    for (unsigned column = 0; column < n; column += sizeof(columns) / sizeof(float)) {
+        columns sum;
+        memcpy(&sum, &sums[column], sizeof sum);
+        for (unsigned k = 0; k < WIDE_K; k++) {
+            columns right;
+            memcpy(&right, &b[k][column], sizeof right);
+            sum += a[k] * right;
+        }
+        memcpy(&sums[column], &sum, sizeof sum);
     }
 }
 
@@ -80,8 +67,6 @@ void simt_wide_multiply(unsigned n, bool is_bf16, uint32_t (*a)[4], const unsign
         }
     }
     for (unsigned row = 0; row < WIDE_ROWS; row++) {
-        for (unsigned k = 0; k < WIDE_K; k++) {
-            add_columns(sums[row], right[k], left[row][k], n);
-        }
+        add_row(sums[row], left[row], right, n);
     }
 }
