@@ -30,6 +30,7 @@ if(TARGET kernelry_gpu_host)
   target_link_libraries(kernelry_gpu_drivers INTERFACE -Wl,--no-as-needed fake_cuda fake_nvml
                         fake_hip)
 
+  kernelry_gpu_test(fake_cuda fake_cuda_test.c)
   kernelry_gpu_test(driver driver_test.c)
   kernelry_gpu_test(devices devices_test.c)
   kernelry_gpu_test(prepare prepare_test.c weights.c every_code.c)

@@ -48,15 +48,20 @@ template <int N> void copy_boxes(const wide_params &p) {
     }
 }
 
-template <int N, bool BF16>
-void multiply_tile(const wide_params &p, uint32_t tile, float (&c)[N / 2]) {
-    const uint32_t stage = tile % STAGES;
+void load_a(const wide_params &p, uint32_t tile, uint32_t (&a)[4][4]) {
     const uint32_t thread = gpu_thread() % GROUP, group = gpu_thread() / GROUP;
-    uint32_t a[4][4];
-    float other[N / 2] = {};
     for (uint32_t step = 0; step < 4; step++)
         memcpy(a[step], p.a + (((group * WIDE_TILES + tile) * 4 + step) * GROUP + thread) * 4,
                sizeof a[step]);
+}
+
+template <int N, bool BF16>
+void multiply_tile(const wide_params &p, uint32_t tile, float (&c)[N / 2]) {
+    const uint32_t stage = tile % STAGES;
+    const uint32_t thread = gpu_thread() % GROUP;
+    uint32_t a[4][4];
+    float other[N / 2] = {};
+    load_a(p, tile, a);
     if (p.fault != WIDE_NO_FENCE || tile != 1)
         gpu_wgmma_fence();
     if (p.fault == WIDE_MISSING_LANES && thread % 32 == 7)
@@ -86,7 +91,52 @@ void multiply_tile(const wide_params &p, uint32_t tile, float (&c)[N / 2]) {
         gpu_mbarrier_arrive(free_again<N>(stage));
 }
 
-template <int N, bool BF16> void multiply(const wide_params &p) {
+/* Two halves of c, and a box is given back a tile later. */
+void multiply_pipelined(const wide_params &p, float (&c)[32]) {
+    constexpr int N = 64;
+    uint32_t a[2][4][4];
+    float low[16], high[16];
+    memcpy(low, c, sizeof low);
+    memcpy(high, c + 16, sizeof high);
+    for (uint32_t tile = 0; tile < WIDE_TILES; tile++) {
+        const uint32_t stage = tile % STAGES;
+        load_a(p, tile, a[tile % 2]);
+        gpu_mbarrier_wait(full<N>(stage), tile / STAGES % 2);
+        gpu_wgmma_fence();
+        for (uint32_t step = 0; step < 4; step++) {
+            gpu_wgmma<N / 2, false>(low, a[tile % 2][step], box<N>(stage), step);
+            if (p.fault == WIDE_OVERLAPPING_C)
+                gpu_wgmma<8, false>(reinterpret_cast<float(&)[4]>(low[4]), a[tile % 2][step],
+                                    box<N>(stage), step);
+            gpu_wgmma<N / 2, false>(high, a[tile % 2][step], box<N>(stage) + 32 * 128, step);
+        }
+        gpu_wgmma_commit();
+        gpu_wgmma_wait<1>();
+        if (p.fault == WIDE_FREE_TOO_NEW)
+            gpu_mbarrier_arrive(free_again<N>(stage));
+        else if (tile != 0)
+            gpu_mbarrier_arrive(free_again<N>((tile - 1) % STAGES));
+        if (p.fault == WIDE_READ_TOO_NEW && tile == 2)
+            p.c[gpu_threads() * (N / 2)] = low[0];
+    }
+    gpu_wgmma_wait<0>();
+    memcpy(c, low, sizeof low);
+    memcpy(c + 16, high, sizeof high);
+}
+
+template <int N, bool BF16> void multiply_tiles(const wide_params &p, float (&c)[N / 2]) {
+    for (uint32_t tile = 0; tile < WIDE_TILES; tile++) {
+        if (p.fault == WIDE_FROM_SECOND_WAVE && gpu_wave() == 0)
+            break;
+        const uint32_t phase = tile / STAGES % 2;
+        if (p.fault != WIDE_NO_FULL_WAIT)
+            gpu_mbarrier_wait(full<N>(tile % STAGES),
+                              p.fault == WIDE_WRONG_PARITY ? phase ^ 1 : phase);
+        multiply_tile<N, BF16>(p, tile, c);
+    }
+}
+
+template <int N, class Multiply> void multiply(const wide_params &p, Multiply multiply_all) {
     const uint32_t groups = gpu_threads() / GROUP;
     if (gpu_thread() == 0) {
         for (uint32_t stage = 0; stage < STAGES; stage++) {
@@ -107,15 +157,7 @@ template <int N, bool BF16> void multiply(const wide_params &p) {
     float *mine = p.c + gpu_thread() * (N / 2);
     float c[N / 2];
     memcpy(c, mine, sizeof c);
-    for (uint32_t tile = 0; tile < WIDE_TILES; tile++) {
-        if (p.fault == WIDE_FROM_SECOND_WAVE && gpu_wave() == 0)
-            break;
-        const uint32_t phase = tile / STAGES % 2;
-        if (p.fault != WIDE_NO_FULL_WAIT)
-            gpu_mbarrier_wait(full<N>(tile % STAGES),
-                              p.fault == WIDE_WRONG_PARITY ? phase ^ 1 : phase);
-        multiply_tile<N, BF16>(p, tile, c);
-    }
+    multiply_all(p, c);
     memcpy(mine, c, sizeof c);
 }
 
@@ -125,10 +167,21 @@ const wide_params &params_of(const void *argument) {
 
 } // namespace
 
-void product_8_f16(const void *argument) { multiply<8, false>(params_of(argument)); }
-void product_64_f16(const void *argument) { multiply<64, false>(params_of(argument)); }
-void product_64_bf16(const void *argument) { multiply<64, true>(params_of(argument)); }
-void product_256_bf16(const void *argument) { multiply<256, true>(params_of(argument)); }
+void product_8_f16(const void *argument) {
+    multiply<8>(params_of(argument), multiply_tiles<8, false>);
+}
+void product_64_f16(const void *argument) {
+    multiply<64>(params_of(argument), multiply_tiles<64, false>);
+}
+void product_64_bf16(const void *argument) {
+    multiply<64>(params_of(argument), multiply_tiles<64, true>);
+}
+void product_256_bf16(const void *argument) {
+    multiply<256>(params_of(argument), multiply_tiles<256, true>);
+}
+void pipelined_64_f16(const void *argument) {
+    multiply<64>(params_of(argument), multiply_pipelined);
+}
 
 void copy_in_bulk(const void *argument) {
     const bulk_params &p = *static_cast<const bulk_params *>(argument);

@@ -34,7 +34,10 @@ enum wide_fault {
     WIDE_BOX_MISPLACED,
     WIDE_NOT_A_MAP,
     WIDE_EARLY_END,
-    WIDE_GIVE_BY_HALF
+    WIDE_GIVE_BY_HALF,
+    WIDE_FREE_TOO_NEW, /* the batch that is still under way */
+    WIDE_READ_TOO_NEW,
+    WIDE_OVERLAPPING_C
 };
 
 enum { WIDE_TILES = 5, WIDE_TILE_K = 64 }; /* of k */
@@ -53,6 +56,8 @@ void product_8_f16(const void *argument);
 void product_64_f16(const void *argument);
 void product_64_bf16(const void *argument);
 void product_256_bf16(const void *argument);
+/* The same by two gpu_wgmma of 32 columns, with a batch under way while the next one is made. */
+void pipelined_64_f16(const void *argument);
 
 struct bulk_params {
     const unsigned char *from;

@@ -75,6 +75,11 @@ static void products_are_those_of_plain_matrices(void **state) {
         assert_no_fault(WIDE_RUN(p, product_64_bf16, WIDE_RIGHT, seed));
         assert_true(wide_is_right(p));
     }
+    wide_fill(p, 64, 2, false);
+    for (uint64_t seed = 0; seed < 2 * SIMT_SEEDS; seed++) {
+        assert_no_fault(WIDE_RUN(p, pipelined_64_f16, WIDE_RIGHT, seed));
+        assert_true(wide_is_right(p));
+    }
     wide_fill(p, 256, 2, true);
     assert_no_fault(WIDE_RUN(p, product_256_bf16, WIDE_RIGHT, 1));
     assert_true(wide_is_right(p));
@@ -146,10 +151,18 @@ static void missing_order_gives_wrong_numbers(void **state) {
         }
         assert_in_range(found, SIMT_SEEDS / 2, SIMT_SEEDS);
     }
+    uint32_t found = 0;
     for (uint64_t seed = 0; seed < SIMT_SEEDS; seed++) {
         assert_no_fault(WIDE_RUN(p, product_64_f16, WIDE_C_READ, seed));
         assert_true(isnan(p->c[160 * 64 / 2]));
+        assert_no_fault(WIDE_RUN(p, pipelined_64_f16, WIDE_READ_TOO_NEW, seed));
+        assert_true(isnan(p->c[160 * 64 / 2]));
+        found +=
+            WIDE_RUN(p, pipelined_64_f16, WIDE_FREE_TOO_NEW, seed) != NULL || !wide_is_right(p);
+        assert_says(WIDE_RUN(p, pipelined_64_f16, WIDE_OVERLAPPING_C, seed),
+                    "its accumulators overlap those of another gpu_wgmma under way");
     }
+    assert_in_range(found, SIMT_SEEDS / 2, SIMT_SEEDS);
 }
 
 /* ---- copies -------------------------------------------------------------------------------- */
