@@ -63,6 +63,8 @@ void simt_cluster_check_ended(const struct thread *thread);
 
 /* ---- wgmma.c ------------------------------------------------------------------------------- */
 
+/* The calling thread wrote to its own stack: where registers of a gpu_wgmma are played. */
+void simt_group_wrote(const void *memory, size_t bytes);
 void simt_group_check_ended(const struct thread *thread);
 void simt_groups_release(struct block *block);
 

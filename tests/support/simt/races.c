@@ -359,6 +359,9 @@ static void reads(const void *memory, size_t bytes) {
 
 static void writes(const void *memory, size_t bytes) {
     if (!is_watched(memory)) {
+        if (simt_self != NULL && simt_self->block->groups != NULL) {
+            simt_group_wrote(memory, bytes);
+        }
         return;
     }
     if (simt_self->block->clocks != NULL && is_shared(memory, bytes)) {

@@ -5,7 +5,8 @@
  *
  * A gpu_wgmma takes over its accumulators and leaves NaNs in their place until a wait covers all
  * that use them; it is carried out in that wait, or by chance when it is complete. What must not be
- * touched meanwhile is looked at then: a must hold what it held, and c still the NaNs.
+ * touched meanwhile is looked at then: a must hold what it held, and c still the NaNs. Where the
+ * module's source is instrumented, neither may have been written since the latest gpu_wgmma_fence.
  *
  * PTX ISA 8.7, sections 9.7.15.5.2 "wgmma.mma_async" and 9.7.15.7 "Asynchronous wgmma Proxy
  * Operations".
@@ -19,7 +20,7 @@
 
 enum word { WORD_FENCE, WORD_WGMMA, WORD_COMMIT, WORD_WAIT, WORD_REGISTERS };
 
-enum { MOST_STEPS = 256, MOST_SUMS = 8, NOT_A_NUMBER = 0xFF, BOX_ALIGN = 1024 };
+enum { MOST_STEPS = 256, MOST_SUMS = 8, MOST_WRITES = 32, NOT_A_NUMBER = 0xFF, BOX_ALIGN = 1024 };
 
 /* Accumulators that are in use: of each thread the array, and what they hold. */
 struct sums {
@@ -52,6 +53,15 @@ struct step {
     struct product *product;
 };
 
+/* The latest writes of a thread to its stack since its gpu_wgmma_fence, around and around. */
+struct writes {
+    uint32_t count;
+    struct {
+        uintptr_t at;
+        size_t bytes;
+    } latest[MOST_WRITES];
+};
+
 struct group {
     struct step *steps[MOST_STEPS]; /* step i lies at i % MOST_STEPS */
     uint32_t first;                 /* that is not over */
@@ -59,6 +69,7 @@ struct group {
     uint32_t batch; /* that is open */
     bool is_fenced; /* the open batch */
     struct sums *sums[MOST_SUMS];
+    struct writes *writes; /* of each thread; NULL: not known */
 };
 
 static struct step *step_at(const struct group *group, uint32_t index) {
@@ -175,9 +186,42 @@ void simt_groups_release(struct block *block) {
         for (uint32_t i = 0; i < MOST_SUMS; i++) {
             free(group->sums[i]);
         }
+        free(group->writes);
     }
     free(block->groups);
     block->groups = NULL;
+}
+
+/* ---- writes -------------------------------------------------------------------------------- */
+
+static struct writes *writes_of(const struct thread *thread) {
+    struct group *group = group_of(thread);
+    if (group->writes == NULL) {
+        group->writes = calloc(SIMT_GROUP, sizeof *group->writes);
+        if (group->writes == NULL) {
+            simt_fail("no memory to watch registers");
+        }
+    }
+    return &group->writes[thread->index % SIMT_GROUP];
+}
+
+void simt_group_wrote(const void *memory, size_t bytes) {
+    struct writes *writes = writes_of(simt_self);
+    const uint32_t at = writes->count++ % MOST_WRITES;
+    writes->latest[at].at = (uintptr_t)memory;
+    writes->latest[at].bytes = bytes;
+}
+
+static void check_fenced(const char *name, const void *memory, size_t bytes) {
+    const struct group *group = group_of(simt_self);
+    const struct writes *writes =
+        group->writes != NULL ? &group->writes[simt_self->index % SIMT_GROUP] : NULL;
+    for (uint32_t i = 0; writes != NULL && i < writes->count && i < MOST_WRITES; i++) {
+        const uintptr_t at = writes->latest[i].at;
+        if (at < (uintptr_t)memory + bytes && (uintptr_t)memory < at + writes->latest[i].bytes) {
+            simt_fail("%s was written with no gpu_wgmma_fence since", name);
+        }
+    }
 }
 
 /* ---- accumulators -------------------------------------------------------------------------- */
@@ -332,6 +376,8 @@ void simt_wgmma(struct simt_place place, uint32_t n, bool is_bf16, float *c, con
         here->product->step = step;
         here->product->is_bf16 = is_bf16;
     }
+    check_fenced("a", a, 4 * sizeof *a);
+    check_fenced("c", c, n / 2 * sizeof *c);
     const struct product *product = here->product;
     if (product->b != b || product->n != n || product->step != step ||
         product->is_bf16 != is_bf16) {
@@ -346,8 +392,12 @@ void simt_wgmma(struct simt_place place, uint32_t n, bool is_bf16, float *c, con
 
 void simt_wgmma_fence(struct simt_place place) {
     const struct step *here = come_to(place, WORD_FENCE, 0);
+    struct group *group = group_of(simt_self);
     if (here->come == 1) {
-        group_of(simt_self)->is_fenced = true;
+        group->is_fenced = true;
+    }
+    if (group->writes != NULL) {
+        group->writes[simt_self->index % SIMT_GROUP].count = 0;
     }
     drop_steps(group_of(simt_self), SIMT_GROUP);
 }

@@ -145,6 +145,17 @@ static void bytes_of_bulk_copies_are_written_until_they_are_waited_for(void **st
     }
 }
 
+static void registers_written_after_the_fence_are_reported(void **state) {
+    struct wide_problem *p = *state;
+    wide_fill(p, 64, 1, false);
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        assert_says(WIDE_RUN(p, product_64_f16, WIDE_A_AFTER_FENCE, seed),
+                    "a was written with no gpu_wgmma_fence since");
+        assert_says(WIDE_RUN(p, product_64_f16, WIDE_C_AFTER_FENCE, seed),
+                    "c was written with no gpu_wgmma_fence since");
+    }
+}
+
 /* Plain accesses count, too, where they are seen. */
 static void plain_accesses_before_the_grid_before_is_over_are_reported(void **state) {
     (void)state;
@@ -176,6 +187,7 @@ int main(void) {
         cmocka_unit_test(order_that_is_missing_is_a_race),
         TEST(right_products_have_no_race),
         TEST(boxes_used_too_early_are_races),
+        TEST(registers_written_after_the_fence_are_reported),
         cmocka_unit_test(bytes_of_bulk_copies_are_written_until_they_are_waited_for),
         cmocka_unit_test(plain_accesses_before_the_grid_before_is_over_are_reported),
     };
