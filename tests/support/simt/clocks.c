@@ -105,9 +105,12 @@ static uint32_t agent_stamp(struct block *block, uint32_t agent, uint32_t tick) 
     return *latest;
 }
 
-/* Whether the calling thread comes after an access. */
+/* Whether the calling thread comes after an access; 0: there was none. */
 static bool is_after(uint32_t id) {
     const struct thread *self = simt_self;
+    if (id == 0) {
+        return true;
+    }
     const struct stamp stamp = clocks.stamps[id];
     if (stamp.index == index_of(self) || self->seen[stamp.index] > stamp.tick) {
         return true;
@@ -173,7 +176,7 @@ static uint32_t add_reader(uint32_t readers, uint32_t stamp) {
 /* A reader that the calling thread does not come after; 0: it comes after all. */
 static uint32_t unordered_reader(uint32_t readers) {
     if ((readers & SET) == 0) {
-        return readers == 0 || is_after(readers) ? 0 : readers;
+        return is_after(readers) ? 0 : readers;
     }
     for (uint32_t at = readers & ~SET; at != 0; at = clocks.nodes[at].next) {
         if (!is_after(clocks.nodes[at].stamp)) {
@@ -216,7 +219,7 @@ static void read_as(struct block *block, uint32_t at, size_t bytes, uint32_t sta
     for (const struct shared_cell *end = cell + bytes; cell != end; cell++) {
         if (cell->writer != writer) {
             writer = cell->writer;
-            if (writer != 0 && !is_after(writer)) {
+            if (!is_after(writer)) {
                 fail_at("reads", block, (uint32_t)(cell - block->clocks->cells), "wrote", writer);
             }
         }
@@ -259,9 +262,28 @@ void simt_clocks_write(struct block *block, uint32_t at, size_t bytes) {
     write_as(block, at, bytes, my_stamp());
 }
 
+static void check_published(const struct block *block, uint32_t at, uint32_t id) {
+    const uint32_t thread = id != 0 ? clocks.stamps[id].index - first_of(block) : UINT32_MAX;
+    if (thread < simt_run.launch.block &&
+        block->threads[thread].published_tick <= clocks.stamps[id].tick) {
+        simt_fail("byte %u of shared memory was written by thread %u, which did not publish it "
+                  "(gpu_mbarrier_publish) for bulk copies and gpu_wgmma",
+                  at, thread);
+    }
+}
+
+void simt_clocks_publish(void) { simt_self->published_tick = ++simt_self->tick; }
+
 void simt_clocks_fly(const struct mbarrier *mbarrier, uint32_t at, uint32_t bytes) {
     struct block *block = mbarrier->block;
     if (block->clocks != NULL) {
+        uint32_t writer = 0;
+        for (uint32_t i = at; i < at + bytes; i++) {
+            if (block->clocks->cells[i].writer != writer) {
+                writer = block->clocks->cells[i].writer;
+                check_published(block, i, writer);
+            }
+        }
         write_as(block, at, bytes,
                  agent_stamp(block, simt_mbarrier_index(mbarrier), mbarrier->phases));
     }
@@ -278,7 +300,7 @@ void simt_clocks_operand(struct simt_writers *writers, uint32_t batch, const uns
     const uint32_t stamp = agent_stamp(block, SIMT_MBARRIERS + group, batch);
     const bool is_first = writers->count == 0;
     for (uint32_t i = 0; i < writers->count && i < SIMT_WRITERS; i++) {
-        if (writers->stamps[i] != 0 && !is_after(writers->stamps[i])) {
+        if (!is_after(writers->stamps[i])) {
             fail_at("reads", block, writers->at[i], "wrote", writers->stamps[i]);
         }
     }
@@ -291,6 +313,7 @@ void simt_clocks_operand(struct simt_writers *writers, uint32_t batch, const uns
             const uint32_t writer = block->clocks->cells[at + i].writer;
             const uint32_t last = writers->count - 1;
             if (writers->count == 0 || last >= SIMT_WRITERS || writers->stamps[last] != writer) {
+                check_published(block, at + i, writer);
                 if (writers->count < SIMT_WRITERS) {
                     writers->stamps[writers->count] = writer;
                     writers->at[writers->count] = at + i;
@@ -368,6 +391,13 @@ void simt_clocks_wave_barrier(struct wave *wave) {
         spread(wave->threads, wave->lanes, THREAD_IN_WAVE);
         wave->has_news = false;
     }
+}
+
+bool simt_clocks_order(uint32_t block, uint32_t thread, uint32_t epoch) {
+    const struct thread *self = simt_self;
+    const uint32_t rank = block - self->block->cluster->index;
+    return self->seen != NULL && rank < simt_run.launch.cluster &&
+           self->seen[wave_of(&self->block->cluster[rank], thread / simt_run.launch.wave)] > epoch;
 }
 
 void simt_clocks_part_barrier(struct block *block) {

@@ -7,9 +7,11 @@
  *   an arrival at an mbarrier after the first one, and a wait of the second thread for that phase;
  *   any chain of these.
  *
- * A bulk copy writes from its issue, which must be ordered like a write of the issuing thread,
- * until its phase is over: who has waited for that comes after it. A gpu_wgmma reads b from its
- * issue, as its threads, until the wait that covers its batch. Global memory stays with races.c.
+ * What threads wrote themselves must have been published besides, before a bulk copy writes over it
+ * or a gpu_wgmma reads it. A bulk copy writes from its issue, which must be ordered like a write of
+ * the issuing thread, until its phase is over: who has waited for that comes after it. A gpu_wgmma
+ * reads b from its issue, as its threads, until the wait that covers its batch. Global memory stays
+ * with races.c.
  */
 #ifndef TESTS_SUPPORT_SIMT_CLOCKS_H
 #define TESTS_SUPPORT_SIMT_CLOCKS_H
@@ -48,6 +50,14 @@ struct simt_writers {
 void simt_clocks_operand(struct simt_writers *writers, uint32_t batch, const unsigned char *b,
                          uint32_t n, uint32_t step);
 void simt_clocks_batches(struct thread *threads, uint32_t before);
+
+/* What the calling thread wrote so far is there for bulk copies and gpu_wgmma (the async proxy),
+ * once they are ordered after this. */
+void simt_clocks_publish(void);
+
+/* Whether a barrier of a part or of the cluster orders what a thread did in this epoch of races.h
+ * before the calling thread. */
+bool simt_clocks_order(uint32_t block, uint32_t thread, uint32_t epoch);
 
 /* The calling thread touches bytes of a block's shared memory. */
 void simt_clocks_read(struct block *block, uint32_t at, size_t bytes);

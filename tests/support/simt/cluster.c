@@ -139,6 +139,7 @@ void simt_part_barrier(struct simt_place place, uint32_t threads) {
             const uint32_t is_here = block->threads[i].state == THREAD_AT_PART;
             block->part_waves |= is_here << i / simt_run.launch.wave;
         }
+        simt_races_part_barrier(block);
         if ((uint32_t)__builtin_popcount(block->part_waves) * simt_run.launch.wave != threads) {
             simt_fail("lanes of other waves came instead of all of some");
         }

@@ -169,6 +169,7 @@ void simt_mbarrier_init(struct simt_place place, void *address, uint32_t arrival
 void simt_mbarrier_publish(struct simt_place place) {
     struct block *block = simt_self->block;
     simt_begin_word(place);
+    simt_clocks_publish();
     for (uint32_t i = 0; i < block->mbarrier_count; i++) {
         struct mbarrier *mbarrier = &block->mbarriers[i];
         if (mbarrier->initialiser == simt_self && !mbarrier->is_published) {

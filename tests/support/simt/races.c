@@ -92,6 +92,9 @@ static inline bool is_ordered(uint32_t number, uint32_t epoch, enum readers read
         return true;
     }
     const uint32_t block = block_of(number);
+    if (readers == ONE_THREAD && simt_clocks_order(block, thread_of(number), epoch)) {
+        return true;
+    }
     if (readers == MANY_BLOCKS || block != self->block->index) {
         return readers != MANY_BLOCKS && self->acquires_seen != 0 &&
                self->block->acquired[block] > epoch / WAVE_EPOCHS;
@@ -231,6 +234,12 @@ void simt_races_barrier(struct block *block) {
 }
 
 void simt_races_wave_barrier(struct wave *wave) { wave->epoch++; }
+
+void simt_races_part_barrier(struct block *block) {
+    for (uint32_t w = 0; w < simt_run.waves; w++) {
+        block->waves[w].epoch += block->part_waves >> w & 1;
+    }
+}
 
 void simt_races_fence(void) {
     struct thread *self = simt_self;

@@ -6,6 +6,7 @@
  *
  *   a barrier of their block;
  *   a barrier of their wave, for lanes of one;
+ *   a barrier of their part of the block, or of their cluster;
  *   between blocks: a fence after the first one, then an addition to a counter (by that thread,
  *   or by another one of the block after a barrier), which a thread of the second block then sees
  *   by an addition of its own, and then (a barrier and) a fence of the second thread.
@@ -34,6 +35,7 @@ void simt_races_release_block(struct block *block);
 /* All of the block, or of the wave, are at a barrier. */
 void simt_races_barrier(struct block *block);
 void simt_races_wave_barrier(struct wave *wave);
+void simt_races_part_barrier(struct block *block);
 
 void simt_races_fence(void);
 void simt_races_add(const uint32_t *counter);

@@ -52,6 +52,7 @@ struct thread {
     uint32_t met[SCOPES];       /* barriers come to, of at least this scope */
     struct thread *next_waiter; /* for the same mbarrier */
     uint32_t group_steps;       /* operations of its warpgroup, see wgmma.c */
+    uint32_t registers;         /* that it was last given or left; 0: as launched */
     /* see races.c */
     bool has_unfenced;      /* writes to global memory */
     uint32_t fenced_epoch;  /* the block's, at the latest fence */
@@ -60,7 +61,8 @@ struct thread {
     /* see clocks.c */
     uint32_t *seen;
     uint32_t tick;
-    uint32_t stamp; /* 0: to be made anew */
+    uint32_t published_tick; /* below it, what it wrote is there for bulk copies and gpu_wgmma */
+    uint32_t stamp;          /* 0: to be made anew */
 };
 
 struct wave {

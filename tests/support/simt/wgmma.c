@@ -423,7 +423,23 @@ void simt_wgmma_wait(struct simt_place place, uint32_t pending) {
     simt_give_way();
 }
 
+/* Where the counts that are known add up to more than there are, some wait for ever. */
+static void check_registers(const struct block *block) {
+    enum { MULTIPROCESSOR = 65536 };
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < simt_run.launch.block; i++) {
+        sum += block->threads[i].registers;
+    }
+    if (sum > MULTIPROCESSOR) {
+        simt_fail("the block's threads take %u registers of %d", sum, MULTIPROCESSOR);
+    }
+}
+
 void simt_registers(struct simt_place place, uint32_t count) {
-    come_to(place, WORD_REGISTERS, count);
+    const struct step *here = come_to(place, WORD_REGISTERS, count);
+    simt_self->registers = count;
+    if (here->come == threads_of(index_of(simt_self))) {
+        check_registers(simt_self->block);
+    }
     drop_steps(group_of(simt_self), threads_of(index_of(simt_self)));
 }

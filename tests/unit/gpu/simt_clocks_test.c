@@ -73,6 +73,7 @@ static void right_kernels_have_no_race(void **state) {
     HAS_NO_RACE(hand_on, alone);
     HAS_NO_RACE(hand_on_by_one_lane, alone);
     HAS_NO_RACE(reverse_part, large);
+    HAS_NO_RACE(rotate_part_through_global, large);
 }
 
 static void order_that_is_missing_is_a_race(void **state) {
@@ -83,6 +84,7 @@ static void order_that_is_missing_is_a_race(void **state) {
     RACES(rotate_by_mbarriers, fours, NO_WAIT_FOR_ROOM);
     RACES(hand_on_by_one_lane, alone, NO_BARRIER);
     RACES(reverse_part, large, NO_BARRIER);
+    RACES(rotate_part_through_global, large, NO_BARRIER);
     /* One wave may be done before the other one begins: then that one waits in vain. */
     for (uint64_t seed = 0; seed < 2 * SEEDS; seed++) {
         const char *fault =
@@ -129,7 +131,7 @@ static void bytes_of_bulk_copies_are_written_until_they_are_waited_for(void **st
     static _Alignas(16) unsigned char from[1024];
     static unsigned char to[1024];
     for (uint64_t seed = 0; seed < SEEDS; seed++) {
-        struct bulk_params params = {from, to, 64, 16, 1024, 16, false};
+        struct bulk_params params = {from, to, 64, 16, 1024, 16, false, false, false};
         const struct simt_launch launch = {.name = "copy_in_bulk",
                                            .entry = copy_in_bulk,
                                            .argument = &params,
@@ -138,10 +140,25 @@ static void bytes_of_bulk_copies_are_written_until_they_are_waited_for(void **st
                                            .shared_bytes = 1024 + 16,
                                            .seed = seed};
         assert_no_fault(simt_launch(&launch));
+        params.over_writes = true;
+        assert_says(simt_launch(&launch), "which did not publish it");
+        params.is_published = true;
+        assert_no_fault(simt_launch(&launch));
         params.without_wait = true;
         const char *fault = simt_launch(&launch);
         assert_says(fault, "a race: reads byte ");
         assert_says(fault, "to which a copy came that counts at the mbarrier at byte 0");
+    }
+}
+
+static void boxes_that_threads_write_are_published(void **state) {
+    struct wide_problem *p = *state;
+    wide_fill(p, 64, 2, false);
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        assert_no_fault(WIDE_RUN(p, product_64_f16, WIDE_B_PUBLISHED, seed));
+        assert_true(wide_is_right(p));
+        assert_says(WIDE_RUN(p, product_64_f16, WIDE_B_WRITTEN, seed),
+                    "was written by thread 9, which did not publish it");
     }
 }
 
@@ -187,6 +204,7 @@ int main(void) {
         cmocka_unit_test(order_that_is_missing_is_a_race),
         TEST(right_products_have_no_race),
         TEST(boxes_used_too_early_are_races),
+        TEST(boxes_that_threads_write_are_published),
         TEST(registers_written_after_the_fence_are_reported),
         cmocka_unit_test(bytes_of_bulk_copies_are_written_until_they_are_waited_for),
         cmocka_unit_test(plain_accesses_before_the_grid_before_is_over_are_reported),

@@ -180,6 +180,22 @@ void reverse_part(const void *argument) {
     p.out[place()] = words[half - 1 - gpu_thread()];
 }
 
+void rotate_part_through_global(const void *argument) {
+    const cluster_params &p = params_of(argument);
+    const uint32_t half = gpu_threads() / 2, next = (gpu_thread() + 1) % half;
+    if (gpu_thread() == 0)
+        gpu_mbarrier_init(mbarrier(0), 1); /* the block is watched thread by thread */
+    gpu_barrier();
+    if (gpu_thread() >= half)
+        return;
+    p.out[place()] = p.in[place()];
+    if (p.fault != NO_BARRIER)
+        gpu_part_barrier(half);
+    const uint32_t value = p.out[gpu_block() * gpu_threads() + next];
+    gpu_part_barrier(half);
+    p.out[place()] = value;
+}
+
 void read_ended_peer(const void *argument) {
     gpu_cluster_barrier();
     if (gpu_cluster_rank() == 0)

@@ -52,6 +52,8 @@ void hand_on(const void *argument);
 void hand_on_by_one_lane(const void *argument);
 /* out = in reversed within the first half of the block. */
 void reverse_part(const void *argument);
+/* out = in of the next thread within the first half, through global memory. */
+void rotate_part_through_global(const void *argument);
 /* Block 0 of two ends, and the other one reads from it, or arrives there. */
 void read_ended_peer(const void *argument);
 void arrive_at_ended_peer(const void *argument);

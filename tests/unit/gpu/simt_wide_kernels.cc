@@ -62,6 +62,13 @@ void multiply_tile(const wide_params &p, uint32_t tile, float (&c)[N / 2]) {
     uint32_t a[4][4];
     float other[N / 2] = {};
     load_a(p, tile, a);
+    if (p.fault == WIDE_B_WRITTEN || p.fault == WIDE_B_PUBLISHED) {
+        if (gpu_thread() == 9)
+            box<N>(stage)[0] = static_cast<unsigned char>(box<N>(stage)[0] | 0);
+        if (gpu_thread() == 9 && p.fault == WIDE_B_PUBLISHED)
+            gpu_mbarrier_publish();
+        gpu_part_barrier(gpu_threads() / GROUP * GROUP);
+    }
     if (p.fault != WIDE_NO_FENCE || tile != 1)
         gpu_wgmma_fence();
     if (p.fault == WIDE_A_AFTER_FENCE)
@@ -156,7 +163,9 @@ template <int N, class Multiply> void multiply(const wide_params &p, Multiply mu
             copy_boxes<N>(p);
         return;
     }
-    if (p.fault != WIDE_GIVE_BY_HALF || gpu_wave() % 2 == 0)
+    if (p.fault == WIDE_TAKE_ALL)
+        gpu_registers_take<256>();
+    else if (p.fault != WIDE_GIVE_BY_HALF || gpu_wave() % 2 == 0)
         gpu_registers_take<232>();
     float *mine = p.c + gpu_thread() * (N / 2);
     float c[N / 2];
@@ -195,6 +204,10 @@ void copy_in_bulk(const void *argument) {
         gpu_mbarrier_init(barrier, 1);
         gpu_mbarrier_publish();
     }
+    for (uint32_t i = gpu_thread(); p.over_writes && i < p.copies * p.bytes; i += gpu_threads())
+        shared[p.at + i] = 1;
+    if (p.is_published)
+        gpu_mbarrier_publish();
     gpu_barrier();
     if (gpu_thread() == 0)
         gpu_mbarrier_expect(barrier, p.expected);

@@ -37,6 +37,9 @@ enum wide_fault {
     WIDE_NOT_A_MAP,
     WIDE_EARLY_END,
     WIDE_GIVE_BY_HALF,
+    WIDE_TAKE_ALL,
+    WIDE_B_WRITTEN,
+    WIDE_B_PUBLISHED,  /* is right */
     WIDE_FREE_TOO_NEW, /* the batch that is still under way */
     WIDE_READ_TOO_NEW,
     WIDE_OVERLAPPING_C
@@ -69,6 +72,8 @@ struct bulk_params {
     uint32_t expected; /* of them all */
     uint32_t copies;
     bool without_wait;
+    bool over_writes;  /* goes where threads wrote before, */
+    bool is_published; /* and told so */
 };
 
 /* to = from, by copies of one wave. */

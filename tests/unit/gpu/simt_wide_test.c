@@ -138,6 +138,14 @@ static void wrong_products_are_reported(void **state) {
     }
 }
 
+static void registers_that_are_not_there_are_reported(void **state) {
+    struct wide_problem *p = *state;
+    wide_fill(p, 64, 2, false);
+    for (uint64_t seed = 0; seed < SIMT_SEEDS; seed++) {
+        assert_says(WIDE_RUN(p, product_64_f16, WIDE_TAKE_ALL, seed), " registers of 65536");
+    }
+}
+
 /* Wrong at the seeds that let things happen late. */
 static void missing_order_gives_wrong_numbers(void **state) {
     struct wide_problem *p = *state;
@@ -188,7 +196,7 @@ static void bulk_copies_bring_what_they_are_told(void **state) {
         from[i] = (unsigned char)(i * 7);
     }
     for (uint64_t seed = 0; seed < SIMT_SEEDS; seed++) {
-        const struct bulk_params right = {from, to, 64, 16, 1024, 16, false};
+        const struct bulk_params right = {from, to, 64, 16, 1024, 16, false, false, false};
         memset(to, 0, sizeof to);
         assert_no_fault(copy(&right, seed));
         assert_memory_equal(to, from, 1024);
@@ -283,6 +291,7 @@ int main(void) {
         TEST(products_are_those_of_plain_matrices),
         TEST(what_lies_outside_of_a_tensor_counts_as_zero),
         TEST(wrong_products_are_reported),
+        TEST(registers_that_are_not_there_are_reported),
         TEST(missing_order_gives_wrong_numbers),
         cmocka_unit_test(bulk_copies_bring_what_they_are_told),
         TEST(boxes_are_swizzled),
