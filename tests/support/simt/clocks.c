@@ -10,8 +10,8 @@
  * Who touches memory is a thread, an mbarrier (as the copies that count at it) or a warpgroup (as
  * its gpu_wgmma); each has an index in the cluster, and a tick: how often a thread has let others
  * know what it did, an mbarrier's phase, a warpgroup's batch. What a thread has seen is, for each
- * index, the tick below which all is over for it; and for each wave the epoch of races.h, in the
- * same way.
+ * index, the tick below which all is over for it; and in the same way for each wave the epoch of
+ * races.h, and how often it has waited for its gpu_wgmma: what its lanes read before is over.
  */
 enum { AGENTS = SIMT_MBARRIERS + SIMT_GROUPS, WAVE_EPOCHS = SIMT_WAVE_EPOCHS };
 #define SET (UINT32_C(1) << 30)
@@ -19,7 +19,8 @@ enum { AGENTS = SIMT_MBARRIERS + SIMT_GROUPS, WAVE_EPOCHS = SIMT_WAVE_EPOCHS };
 struct stamp {
     uint32_t index;
     uint32_t tick;
-    uint32_t epoch; /* of a thread */
+    uint32_t epoch; /* of a thread, as are its waits for gpu_wgmma */
+    uint32_t waits;
 };
 
 /* Who touched a byte last; 0: nobody. */
@@ -52,7 +53,7 @@ static struct {
 
 /* ---- indices ------------------------------------------------------------------------------- */
 
-static uint32_t stride(void) { return simt_run.launch.block + AGENTS + simt_run.waves; }
+static uint32_t stride(void) { return simt_run.launch.block + AGENTS + 2 * simt_run.waves; }
 static uint32_t length(void) { return stride() * simt_run.launch.cluster; }
 
 static uint32_t first_of(const struct block *block) { return block->rank * stride(); }
@@ -64,6 +65,10 @@ static uint32_t agent_of(const struct block *block, uint32_t agent) {
 }
 static uint32_t wave_of(const struct block *block, uint32_t wave) {
     return agent_of(block, AGENTS + wave);
+}
+
+static uint32_t waits_of(const struct block *block, uint32_t wave) {
+    return wave_of(block, simt_run.waves + wave);
 }
 
 static uint32_t epoch_of(const struct thread *thread) {
@@ -89,9 +94,10 @@ static uint32_t new_stamp(struct stamp stamp) {
 /* The calling thread's, as long as nobody learns of it. */
 static uint32_t my_stamp(void) {
     struct thread *self = simt_self;
-    const struct stamp stamp = {index_of(self), self->tick, epoch_of(self)};
+    const struct stamp stamp = {index_of(self), self->tick, epoch_of(self), self->group_waits};
     if (self->stamp == 0 || clocks.stamps[self->stamp].tick != stamp.tick ||
-        clocks.stamps[self->stamp].epoch != stamp.epoch) {
+        clocks.stamps[self->stamp].epoch != stamp.epoch ||
+        clocks.stamps[self->stamp].waits != stamp.waits) {
         self->stamp = new_stamp(stamp);
     }
     return self->stamp;
@@ -100,7 +106,7 @@ static uint32_t my_stamp(void) {
 static uint32_t agent_stamp(struct block *block, uint32_t agent, uint32_t tick) {
     uint32_t *latest = &block->clocks->agent_stamps[agent];
     if (*latest == 0 || clocks.stamps[*latest].tick != tick) {
-        *latest = new_stamp((struct stamp){agent_of(block, agent), tick, 0});
+        *latest = new_stamp((struct stamp){agent_of(block, agent), tick, 0, 0});
     }
     return *latest;
 }
@@ -173,13 +179,24 @@ static uint32_t add_reader(uint32_t readers, uint32_t stamp) {
     return list == 0 ? stamp : SET | new_node(stamp, list);
 }
 
+static bool is_after_reader(uint32_t id) {
+    if (is_after(id)) {
+        return true;
+    }
+    const struct stamp stamp = clocks.stamps[id];
+    const uint32_t thread = stamp.index % stride();
+    const struct block *block = &simt_self->block->cluster[stamp.index / stride()];
+    return thread < simt_run.launch.block &&
+           simt_self->seen[waits_of(block, thread / simt_run.launch.wave)] > stamp.waits;
+}
+
 /* A reader that the calling thread does not come after; 0: it comes after all. */
 static uint32_t unordered_reader(uint32_t readers) {
     if ((readers & SET) == 0) {
-        return is_after(readers) ? 0 : readers;
+        return is_after_reader(readers) ? 0 : readers;
     }
     for (uint32_t at = readers & ~SET; at != 0; at = clocks.nodes[at].next) {
-        if (!is_after(clocks.nodes[at].stamp)) {
+        if (!is_after_reader(clocks.nodes[at].stamp)) {
             return clocks.nodes[at].stamp;
         }
     }
@@ -472,7 +489,9 @@ void simt_clocks_batches(struct thread *threads, uint32_t before) {
     const struct block *block = threads->block;
     const uint32_t group = threads->index / SIMT_GROUP;
     for (uint32_t i = 0; block->clocks != NULL && i < SIMT_GROUP; i++) {
+        const uint32_t wave = threads[i].index / simt_run.launch.wave;
         raise_one(&threads[i].seen[agent_of(block, SIMT_MBARRIERS + group)], before);
+        raise_one(&threads[i].seen[waits_of(block, wave)], ++threads[i].group_waits);
         note_news(&threads[i]);
     }
 }

@@ -7,11 +7,12 @@
  *   an arrival at an mbarrier after the first one, and a wait of the second thread for that phase;
  *   any chain of these.
  *
- * What threads wrote themselves must have been published besides, before a bulk copy writes over it
- * or a gpu_wgmma reads it. A bulk copy writes from its issue, which must be ordered like a write of
- * the issuing thread, until its phase is over: who has waited for that comes after it. A gpu_wgmma
- * reads b from its issue, as its threads, until the wait that covers its batch. Global memory stays
- * with races.c.
+ * A gpu_wgmma_wait orders what lanes of a wave read before what any of them does after it: their
+ * operands are there, and the wave goes on as one. What threads wrote themselves must have been
+ * published besides, before a bulk copy writes over it or a gpu_wgmma reads it. A bulk copy writes
+ * from its issue, which must be ordered like a write of the issuing thread, until its phase is
+ * over: who has waited for that comes after it. A gpu_wgmma reads b from its issue, as its threads,
+ * until the wait that covers its batch. Global memory stays with races.c.
  */
 #ifndef TESTS_SUPPORT_SIMT_CLOCKS_H
 #define TESTS_SUPPORT_SIMT_CLOCKS_H

@@ -19,6 +19,7 @@ struct mbarrier {
     struct thread *waiters;
     struct thread *initialiser;
     bool is_published;
+    bool has_peers;            /* another block of the cluster has arrived */
     bool brings_previous_grid; /* one who arrived knows that it is over */
     uint32_t met[SCOPES];      /* by the initialiser, when it published */
     uint32_t *gathered;        /* see clocks.c: of those who arrived in this phase */

@@ -113,6 +113,7 @@ static void arrive(struct mbarrier *mbarrier, uint32_t bytes) {
                   mbarrier->offset);
     }
     simt_clocks_arrive(mbarrier);
+    mbarrier->has_peers |= mbarrier->block != simt_self->block;
     mbarrier->brings_previous_grid |= simt_self->knows_previous_grid;
     mbarrier->bytes += bytes;
     mbarrier->pending--;
@@ -197,7 +198,7 @@ void simt_mbarrier_arrive_at(struct simt_place place, void *address, uint32_t ra
     arrive(find(simt_peer(rank), offset), 0);
 }
 
-void simt_mbarrier_wait(struct simt_place place, void *address, uint32_t phase) {
+static struct mbarrier *wait_for(struct simt_place place, void *address, uint32_t phase) {
     struct thread *self = simt_self;
     simt_begin_word(place);
     self->polls = 0;
@@ -217,6 +218,25 @@ void simt_mbarrier_wait(struct simt_place place, void *address, uint32_t phase) 
     }
     simt_clocks_wait(mbarrier);
     self->knows_previous_grid |= mbarrier->brings_previous_grid && mbarrier->phases != 0;
+    return mbarrier;
+}
+
+void simt_mbarrier_wait(struct simt_place place, void *address, uint32_t phase) {
+    const struct mbarrier *mbarrier = wait_for(place, address, phase);
+    if (mbarrier->has_peers) {
+        simt_fail("waits at the mbarrier at byte %u of shared memory as if its own block alone "
+                  "arrived there: other blocks do, too",
+                  mbarrier->offset);
+    }
+}
+
+void simt_mbarrier_wait_peers(struct simt_place place, void *address, uint32_t phase) {
+    wait_for(place, address, phase);
+}
+
+void simt_shared_publish(struct simt_place place) {
+    simt_begin_word(place);
+    simt_clocks_publish();
 }
 
 /* ---- their ends ---------------------------------------------------------------------------- */

@@ -129,6 +129,19 @@ uint32_t simt_shuffle(struct simt_place place, uint32_t wave, uint32_t value, ui
     return operands.result;
 }
 
+static void elect(struct wave *wave) {
+    const uint32_t elected = simt_random(wave->lanes);
+    for (uint32_t i = 0; i < wave->lanes; i++) {
+        *(bool *)wave->threads[i].operands = i == elected;
+    }
+}
+
+bool simt_elect(struct simt_place place, uint32_t wave) {
+    bool is_elected = false;
+    meet_wave(place, wave, &is_elected, elect);
+    return is_elected;
+}
+
 struct matrix_step {
     const struct simt_matrix *matrix;
     bool is_bf16;

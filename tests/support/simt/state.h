@@ -61,6 +61,7 @@ struct thread {
     /* see clocks.c */
     uint32_t *seen;
     uint32_t tick;
+    uint32_t group_waits;    /* for gpu_wgmma */
     uint32_t published_tick; /* below it, what it wrote is there for bulk copies and gpu_wgmma */
     uint32_t stamp;          /* 0: to be made anew */
 };

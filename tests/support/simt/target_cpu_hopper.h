@@ -12,6 +12,10 @@ GPU_DEVICE void gpu_previous_grid_wait(SIMT_WHERE) { simt_previous_grid_wait(SIM
 GPU_DEVICE void gpu_next_grid_start(SIMT_WHERE) { simt_next_grid_start(SIMT_PLACE); }
 GPU_DEVICE uint32_t gpu_cluster_rank() { return simt_cluster_rank(); }
 GPU_DEVICE void gpu_cluster_barrier(SIMT_WHERE) { simt_cluster_barrier(SIMT_PLACE); }
+GPU_DEVICE uint32_t gpu_uniform_wave(SIMT_WHERE) {
+    return simt_shuffle(SIMT_PLACE, GPU_WAVE, gpu_thread() / GPU_WAVE, 0);
+}
+GPU_DEVICE bool gpu_elect(SIMT_WHERE) { return simt_elect(SIMT_PLACE, GPU_WAVE); }
 GPU_DEVICE void gpu_part_barrier(uint32_t threads, SIMT_WHERE) {
     simt_part_barrier(SIMT_PLACE, threads);
 }
@@ -44,6 +48,10 @@ GPU_DEVICE void gpu_mbarrier_expect(gpu_mbarrier *barrier, uint32_t bytes, SIMT_
 GPU_DEVICE void gpu_mbarrier_wait(gpu_mbarrier *barrier, uint32_t phase, SIMT_WHERE) {
     simt_mbarrier_wait(SIMT_PLACE, barrier, phase);
 }
+GPU_DEVICE void gpu_mbarrier_wait_peers(gpu_mbarrier *barrier, uint32_t phase, SIMT_WHERE) {
+    simt_mbarrier_wait_peers(SIMT_PLACE, barrier, phase);
+}
+GPU_DEVICE void gpu_shared_publish(SIMT_WHERE) { simt_shared_publish(SIMT_PLACE); }
 GPU_DEVICE void gpu_bulk_copy(void *shared, const void *global, uint32_t bytes,
                               gpu_mbarrier *barrier, SIMT_WHERE) {
     simt_bulk_copy(SIMT_PLACE, shared, global, bytes, barrier);

@@ -34,6 +34,9 @@ uint32_t simt_shuffle(struct simt_place place, uint32_t wave, uint32_t value, ui
 void simt_matrix_step(struct simt_place place, enum simt_instruction instruction, bool is_bf16,
                       const uint32_t *a, const uint32_t *b, float *c);
 
+/* True for one lane, whichever. */
+bool simt_elect(struct simt_place place, uint32_t wave);
+
 /* ldmatrix: `count` (1, 2, 4) matrices of 8 x 8 16-bit values; lane 8 i + r gives the address of
  * row r of matrix i, and gets of each matrix row lane / 4, values 2 (lane % 4) and the next; of
  * the transposed matrix if so asked. */
@@ -73,6 +76,8 @@ void simt_mbarrier_arrive(struct simt_place place, void *mbarrier);
 void simt_mbarrier_arrive_at(struct simt_place place, void *mbarrier, uint32_t rank);
 void simt_mbarrier_expect(struct simt_place place, void *mbarrier, uint32_t bytes);
 void simt_mbarrier_wait(struct simt_place place, void *mbarrier, uint32_t phase);
+void simt_mbarrier_wait_peers(struct simt_place place, void *mbarrier, uint32_t phase);
+void simt_shared_publish(struct simt_place place);
 
 void simt_bulk_copy(struct simt_place place, void *shared, const void *global, uint32_t bytes,
                     void *mbarrier);

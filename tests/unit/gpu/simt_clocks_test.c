@@ -105,6 +105,8 @@ static void right_products_have_no_race(void **state) {
         assert_true(wide_is_right(p));
         assert_no_fault(WIDE_RUN(p, pipelined_64_f16, WIDE_RIGHT, seed));
         assert_true(wide_is_right(p));
+        assert_no_fault(WIDE_RUN(p, product_64_f16, WIDE_LANE_FREES, seed));
+        assert_true(wide_is_right(p));
     }
 }
 
@@ -121,6 +123,8 @@ static void boxes_used_too_early_are_races(void **state) {
         fault = WIDE_RUN(p, product_64_f16, WIDE_FREE_BEFORE_WAIT, seed);
         assert_says(fault, "a race: writes byte ");
         assert_says(fault, "which a gpu_wgmma of warpgroup ");
+        fault = WIDE_RUN(p, product_64_f16, WIDE_LANE_FREES_EARLY, seed);
+        assert_says(fault, "a race: writes byte ");
         fault = WIDE_RUN(p, pipelined_64_f16, WIDE_FREE_TOO_NEW, seed);
         assert_says(fault, "which a gpu_wgmma of warpgroup ");
     }

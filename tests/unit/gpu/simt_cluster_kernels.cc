@@ -80,12 +80,14 @@ void rotate_by_mbarriers(const void *argument) {
         gpu_cluster_barrier();
     shared_words()[gpu_thread()] = p.in[place()];
     gpu_mbarrier_arrive_at(mbarrier(0), p.fault == RANK_BEYOND ? p.cluster : last);
-    if (p.fault != NO_WAIT)
+    if (p.fault == WAIT_FOR_OWN)
         gpu_mbarrier_wait(mbarrier(0), 0);
+    else if (p.fault != NO_WAIT)
+        gpu_mbarrier_wait_peers(mbarrier(0), 0);
     read_peer(p, next);
     gpu_mbarrier_arrive_at(mbarrier(1), next);
     if (p.fault != NO_WAIT_FOR_ROOM)
-        gpu_mbarrier_wait(mbarrier(1), 0);
+        gpu_mbarrier_wait_peers(mbarrier(1), 0);
     shared_words()[gpu_thread()] = 0;
     gpu_cluster_barrier();
 }
@@ -194,6 +196,11 @@ void rotate_part_through_global(const void *argument) {
     const uint32_t value = p.out[gpu_block() * gpu_threads() + next];
     gpu_part_barrier(half);
     p.out[place()] = value;
+}
+
+void elect_one(const void *argument) {
+    const uint32_t wave = gpu_uniform_wave();
+    params_of(argument).out[place()] = gpu_elect() ? wave + 1 : 0;
 }
 
 void read_ended_peer(const void *argument) {

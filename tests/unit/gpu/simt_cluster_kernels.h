@@ -18,6 +18,7 @@ enum cluster_fault {
     RANK_BEYOND,
     NO_WAIT,
     NO_WAIT_FOR_ROOM,
+    WAIT_FOR_OWN,
     WRONG_PARITY,
     ONE_ARRIVAL_LESS,
     ONE_ARRIVAL_MORE,
@@ -54,6 +55,8 @@ void hand_on_by_one_lane(const void *argument);
 void reverse_part(const void *argument);
 /* out = in of the next thread within the first half, through global memory. */
 void rotate_part_through_global(const void *argument);
+/* out = the wave's number, from 1, for one of its lanes; 0 for the others. */
+void elect_one(const void *argument);
 /* Block 0 of two ends, and the other one reads from it, or arrives there. */
 void read_ended_peer(const void *argument);
 void arrive_at_ended_peer(const void *argument);

@@ -227,6 +227,33 @@ static void arrival_more_is_found(void **state) {
     }
 }
 
+static void wait_for_peers_says_so(void **state) {
+    (void)state;
+    const struct shape pairs = {8, 64, 2};
+    for (uint64_t seed = 0; seed < SIMT_SEEDS; seed++) {
+        assert_says(RUN(rotate_by_mbarriers, pairs, WAIT_FOR_OWN, seed),
+                    "as if its own block alone arrived there");
+    }
+}
+
+static void one_lane_of_a_wave_is_elected(void **state) {
+    (void)state;
+    const struct shape shape = {2, 96, 1};
+    uint32_t first = 0;
+    for (uint64_t seed = 0; seed < SIMT_SEEDS; seed++) {
+        assert_no_fault(RUN(elect_one, shape, CLUSTER_RIGHT, seed));
+        for (uint32_t wave = 0; wave < 6; wave++) {
+            uint32_t sum = 0;
+            for (uint32_t lane = 0; lane < 32; lane++) {
+                sum += out[wave * 32 + lane];
+            }
+            assert_int_equal(sum, wave % 3 + 1);
+            first += out[wave * 32] != 0;
+        }
+    }
+    assert_in_range(first, 0, SIMT_SEEDS);
+}
+
 /* ---- parts of a block ---------------------------------------------------------------------- */
 
 static int is_part_reversed(uint32_t threads) {
@@ -289,6 +316,8 @@ int main(void) {
         TEST(missing_waits_are_found),
         TEST(wrong_uses_of_mbarriers_are_reported),
         TEST(arrival_more_is_found),
+        TEST(wait_for_peers_says_so),
+        TEST(one_lane_of_a_wave_is_elected),
         TEST(part_of_a_block_meets_without_the_rest),
         TEST(parts_that_are_not_all_there_are_reported),
         TEST(early_grid_waits_for_the_one_before),

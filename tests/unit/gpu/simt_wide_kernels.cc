@@ -55,6 +55,11 @@ void load_a(const wide_params &p, uint32_t tile, uint32_t (&a)[4][4]) {
                sizeof a[step]);
 }
 
+/* One lane of each wave gives a box back that all have read themselves, too. */
+bool is_freed_by_lane(const wide_params &p) {
+    return p.fault == WIDE_LANE_FREES || p.fault == WIDE_LANE_FREES_EARLY;
+}
+
 template <int N, bool BF16>
 void multiply_tile(const wide_params &p, uint32_t tile, float (&c)[N / 2]) {
     const uint32_t stage = tile % STAGES;
@@ -62,6 +67,10 @@ void multiply_tile(const wide_params &p, uint32_t tile, float (&c)[N / 2]) {
     uint32_t a[4][4];
     float other[N / 2] = {};
     load_a(p, tile, a);
+    if (is_freed_by_lane(p)) {
+        const volatile unsigned char *bytes = box<N>(stage);
+        other[0] = bytes[thread * 16];
+    }
     if (p.fault == WIDE_B_WRITTEN || p.fault == WIDE_B_PUBLISHED) {
         if (gpu_thread() == 9)
             box<N>(stage)[0] = static_cast<unsigned char>(box<N>(stage)[0] | 0);
@@ -94,11 +103,13 @@ void multiply_tile(const wide_params &p, uint32_t tile, float (&c)[N / 2]) {
         c[3] = 1;
     if (p.fault == WIDE_A_WRITTEN && thread == 9)
         a[2][1] ^= 1;
-    if (p.fault == WIDE_FREE_BEFORE_WAIT)
+    const bool frees = !is_freed_by_lane(p) || thread % 32 == 0;
+    const bool early = p.fault == WIDE_FREE_BEFORE_WAIT || p.fault == WIDE_LANE_FREES_EARLY;
+    if (early && frees)
         gpu_mbarrier_arrive(free_again<N>(stage));
     if (p.fault != WIDE_NO_WAIT)
         gpu_wgmma_wait<0>();
-    if (p.fault != WIDE_FREE_BEFORE_WAIT)
+    if (!early && frees)
         gpu_mbarrier_arrive(free_again<N>(stage));
 }
 
@@ -152,7 +163,8 @@ template <int N, class Multiply> void multiply(const wide_params &p, Multiply mu
     if (gpu_thread() == 0) {
         for (uint32_t stage = 0; stage < STAGES; stage++) {
             gpu_mbarrier_init(full<N>(stage), 1);
-            gpu_mbarrier_init(free_again<N>(stage), groups * GROUP);
+            gpu_mbarrier_init(free_again<N>(stage),
+                              is_freed_by_lane(p) ? groups * 4 : groups * GROUP);
         }
         gpu_mbarrier_publish();
     }

@@ -39,6 +39,8 @@ enum wide_fault {
     WIDE_GIVE_BY_HALF,
     WIDE_TAKE_ALL,
     WIDE_B_WRITTEN,
+    WIDE_LANE_FREES, /* is right: one of a wave, after a wait, what the others have read, too */
+    WIDE_LANE_FREES_EARLY,
     WIDE_B_PUBLISHED,  /* is right */
     WIDE_FREE_TOO_NEW, /* the batch that is still under way */
     WIDE_READ_TOO_NEW,
