@@ -190,7 +190,7 @@ static void check_published(const struct block *block, uint32_t at, uint32_t id)
     if (thread < simt_run.launch.block &&
         block->threads[thread].published_tick <= clocks.stamps[id].tick) {
         simt_fail("byte %u of shared memory was written by thread %u, which did not publish it "
-                  "(gpu_mbarrier_publish) for bulk copies and gpu_wgmma",
+                  "(gpu_shared_publish) for bulk copies and gpu_wgmma",
                   at, thread);
     }
 }

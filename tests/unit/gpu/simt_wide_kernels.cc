@@ -75,7 +75,7 @@ void multiply_tile(const wide_params &p, uint32_t tile, float (&c)[N / 2]) {
         if (gpu_thread() == 9)
             box<N>(stage)[0] = static_cast<unsigned char>(box<N>(stage)[0] | 0);
         if (gpu_thread() == 9 && p.fault == WIDE_B_PUBLISHED)
-            gpu_mbarrier_publish();
+            gpu_shared_publish();
         gpu_part_barrier(gpu_threads() / GROUP * GROUP);
     }
     if (p.fault != WIDE_NO_FENCE || tile != 1)
@@ -219,7 +219,7 @@ void copy_in_bulk(const void *argument) {
     for (uint32_t i = gpu_thread(); p.over_writes && i < p.copies * p.bytes; i += gpu_threads())
         shared[p.at + i] = 1;
     if (p.is_published)
-        gpu_mbarrier_publish();
+        gpu_shared_publish();
     gpu_barrier();
     if (gpu_thread() == 0)
         gpu_mbarrier_expect(barrier, p.expected);
