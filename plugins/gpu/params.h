@@ -41,7 +41,7 @@ struct gpu_apply_params {
     int32_t k_tiles;
     int32_t groups;
     int32_t splits;        /* blocks that share an output tile along K */
-    int32_t split_tiles;   /* k tiles of a split; a multiple of what the entry takes at a time */
+    int32_t split_tiles;   /* k tiles of a split */
     int32_t m_blocks;      /* output tiles along m */
     int32_t n_blocks;      /* output tiles along n */
     uint32_t first_offset; /* group = divide(block + first_offset) */

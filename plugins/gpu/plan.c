@@ -13,13 +13,13 @@
 
 /** A block tile that gpu.cu has entries for. */
 struct block_shape {
-    int32_t n; /* output features; stream.h: of waves_n waves */
-    int32_t m; /* rows */
+    int32_t kernel; /* STREAM, TILE, PLAIN */
+    int32_t n;      /* output features; stream.h: of waves_n waves */
+    int32_t m;      /* rows */
     int32_t threads;
-    int32_t groups;   /* stream.h: groups in a tile of places; 0: tile.h; -1: plain.h */
-    int32_t features; /* stream.h: FEATURES, BLOCKS, SPAN and STAGES of 4 bits, and of 8 */
+    int32_t groups;   /* stream.h, tile.h: groups that a tile of places may hold */
+    int32_t features; /* stream.h: FEATURES, BLOCKS, and STAGES of 4 bits and of 8 */
     int32_t blocks;
-    int32_t span;
     int32_t stages; /* tile.h: STAGES */
     int32_t stages8;
     int32_t waves_n;
@@ -27,46 +27,47 @@ struct block_shape {
     int32_t busy;     /* clocks of a unit on a full multiprocessor, 4 bits */
     int32_t alone;    /* clocks of a unit for those who wait for nobody but themselves */
 };
+enum { PLAIN, STREAM, TILE };
 
-#define STREAM_WAVES(features_, blocks_, groups_, span_, stages_, stages8_, resident_, waves_,     \
-                     busy_, alone_)                                                                \
+#define STREAM_WAVES(features_, blocks_, groups_, stages_, stages8_, resident_, waves_, busy_,     \
+                     alone_)                                                                       \
     {                                                                                              \
-        .n = features_ * 16 * waves_, .m = blocks_ * 8 / groups_, .threads = 256,                  \
-        .groups = groups_, .features = features_, .blocks = blocks_, .span = span_,                \
-        .stages = stages_, .stages8 = stages8_, .waves_n = waves_, .resident = resident_,          \
-        .busy = busy_, .alone = alone_                                                             \
+        .kernel = STREAM, .n = features_ * 16 * waves_, .m = blocks_ * 8, .threads = 256,          \
+        .groups = groups_, .features = features_, .blocks = blocks_, .stages = stages_,            \
+        .stages8 = stages8_, .waves_n = waves_, .resident = resident_, .busy = busy_,              \
+        .alone = alone_                                                                            \
     }
-#define STREAM(features, blocks, groups, span, stages, stages8, resident, busy, alone)             \
-    STREAM_WAVES(features, blocks, groups, span, stages, stages8, resident, 1, busy, alone),       \
-        STREAM_WAVES(features, blocks, groups, span, stages, stages8, resident, 2, busy, alone),   \
-        STREAM_WAVES(features, blocks, groups, span, stages, stages8, resident, 4, busy, alone)
-#define TILE(n_, m_, threads_, resident_, busy_, alone_)                                           \
+#define STREAM(features, blocks, groups, stages, stages8, resident, busy, alone)                   \
+    STREAM_WAVES(features, blocks, groups, stages, stages8, resident, 1, busy, alone),             \
+        STREAM_WAVES(features, blocks, groups, stages, stages8, resident, 2, busy, alone),         \
+        STREAM_WAVES(features, blocks, groups, stages, stages8, resident, 4, busy, alone)
+#define TILE(n_, m_, threads_, groups_, resident_, busy_, alone_)                                  \
     {                                                                                              \
-        .n = n_, .m = m_, .threads = threads_, .stages = 4, .stages8 = 4, .resident = resident_,   \
-        .busy = busy_, .alone = alone_                                                             \
+        .kernel = TILE, .n = n_, .m = m_, .threads = threads_, .groups = groups_, .stages = 4,     \
+        .stages8 = 4, .resident = resident_, .busy = busy_, .alone = alone_                        \
     }
 
 /* The clocks were measured on an H200, see bench/gpu/NOTES.md. A unit is a k tile of 16 features
  * (stream.h) or of the block (tile.h). */
 static const struct block_shape shapes[] = {
-    STREAM(1, 1, 1, 2, 5, 2, 2, 33, 300),
-    STREAM(2, 1, 1, 2, 4, 4, 2, 32, 280),
-    STREAM(4, 1, 1, 2, 3, 3, 1, 34, 270),
-    STREAM(2, 2, 1, 2, 4, 4, 1, 49, 395),
-    STREAM(4, 2, 1, 2, 3, 3, 1, 40, 320),
-    STREAM(2, 1, 1, 1, 5, 5, 2, 37, 350),
-    STREAM(2, 2, 1, 1, 5, 5, 2, 46, 420),
-    STREAM(1, 1, 2, 1, 8, 8, 2, 50, 620),
-    STREAM(2, 1, 2, 1, 5, 5, 2, 40, 450),
-    STREAM(2, 2, 2, 1, 5, 5, 2, 55, 560),
-    STREAM(2, 4, 2, 1, 5, 5, 1, 106, 850),
-    STREAM(2, 1, 4, 1, 5, 5, 2, 40, 450),
-    STREAM(2, 4, 4, 1, 5, 5, 1, 106, 850),
-    TILE(128, 32, 128, 3, 473, 700),
-    TILE(128, 64, 128, 2, 760, 980),
-    TILE(128, 128, 128, 2, 1380, 1900),
-    TILE(256, 128, 256, 1, 2800, 2800),
-    {.n = 16, .m = 8, .threads = 256, .groups = -1, .resident = 4, .busy = 3000, .alone = 3000},
+    STREAM(1, 1, 1, 6, 3, 2, 35, 380),
+    STREAM(2, 1, 1, 4, 4, 2, 33, 300),
+    STREAM(4, 1, 1, 3, 3, 2, 32, 270),
+    STREAM(2, 2, 1, 4, 4, 2, 45, 400),
+    STREAM(4, 2, 1, 3, 3, 1, 40, 320),
+    STREAM(1, 1, 2, 6, 3, 2, 40, 450),
+    STREAM(2, 1, 2, 4, 4, 2, 36, 350),
+    STREAM(4, 1, 2, 3, 3, 2, 35, 320),
+    STREAM(2, 2, 2, 4, 4, 2, 50, 450),
+    STREAM(2, 1, 4, 4, 4, 2, 44, 420),
+    STREAM(2, 2, 4, 4, 4, 2, 60, 540),
+    TILE(128, 32, 128, 1, 3, 473, 700),
+    TILE(128, 64, 128, 1, 2, 760, 980),
+    TILE(128, 128, 128, 1, 2, 1380, 1900),
+    TILE(256, 128, 256, 1, 1, 2800, 2800),
+    TILE(128, 32, 128, 4, 3, 520, 770),
+    TILE(128, 128, 128, 4, 2, 1480, 2000),
+    {.kernel = PLAIN, .n = 16, .m = 8, .threads = 256, .resident = 4, .busy = 3000, .alone = 3000},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
@@ -98,14 +99,20 @@ static double larger(double a, double b) { return a > b ? a : b; }
 
 /** Tiles of places that a block takes at a time. */
 static int32_t tiles_at_once(const struct block_shape *s, int32_t threads) {
-    return s->groups > 0 ? threads / 32 / s->waves_n * s->span : 1;
+    return s->kernel == STREAM ? threads / 32 / s->waves_n : 1;
+}
+
+static uint32_t family_of(const kry_device *device) {
+    if (strcmp(device->platform, "cuda") != 0)
+        return GPU_FAMILY_PLAIN;
+    if (device->arch_number == 90)
+        return GPU_FAMILY_WGMMA;
+    return device->arch_number < 80 ? GPU_FAMILY_MMA_F16 : GPU_FAMILY_MMA;
 }
 
 struct gpu_facts gpu_facts_of(const kry_device *device) {
     struct gpu_facts facts = {
-        .family = strcmp(device->platform, "cuda") != 0 ? GPU_FAMILY_PLAIN
-                  : device->arch_number == 90           ? GPU_FAMILY_WGMMA
-                                                        : GPU_FAMILY_MMA,
+        .family = family_of(device),
         .arch = device->arch_number,
         .multiprocessors = device->multiprocessors,
         .shared_bytes = device->shared_memory_bytes,
@@ -118,29 +125,25 @@ uint32_t gpu_x_unit(const void *x, int64_t x_stride, int64_t m) {
     return bits % 16 == 0 ? 16 : bits % 4 == 0 ? 4 : 2;
 }
 
-/** Groups that `span` tiles of places can hold: 1, 2 or (any number, or act-order) 4. */
-static int32_t groups_of_tiles(const struct gpu_layout *layout, int32_t span) {
+/** Groups that a tile of places may hold, each of as many blocks: 1, 2 or (any number, or
+ *  act-order) 4. */
+static int32_t groups_of_tile(const struct gpu_layout *layout) {
     if (layout->act_order)
         return 4;
-    int32_t blocks = span * GPU_TILE_BLOCKS;
-    if (layout->groups == 1 ||
-        (layout->group_blocks % blocks == 0 && layout->first_blocks % blocks == 0))
-        return 1;
-    bool pairs = layout->group_blocks == 2 && layout->first_blocks % 2 == 0;
-    return span == 1 && (pairs || layout->group_blocks > 2) ? 2 : 4;
+    int64_t both = layout->group_blocks | layout->first_blocks; /* a multiple of what both are */
+    return layout->groups == 1 || both % 4 == 0 ? 1 : both % 2 == 0 ? 2 : 4;
 }
 
 static uint32_t shape_shared_bytes(const struct block_shape *s, int32_t threads, int32_t bits) {
-    if (s->groups < 0)
+    if (s->kernel == PLAIN)
         return (uint32_t)(threads * s->m * 4);
-    int32_t stages = bits == 4 ? s->stages : s->stages8, stage, sums;
-    if (s->groups > 0) {
-        int32_t slots = s->groups == 1 ? 1 : 2;
-        stage = threads / 32 * s->features * (s->span * bits * 128 + slots * 256);
-        sums = threads * s->features * s->blocks * (s->groups == 1 ? 16 : 8) + 16;
+    int32_t stages = bits == 4 ? s->stages : s->stages8, sums;
+    int32_t n_tiles = s->kernel == STREAM ? s->features : s->n / 16; /* of a ring or the block */
+    int32_t stage = s->m * 128 + n_tiles * (128 * bits + s->groups * 48);
+    if (s->kernel == STREAM) {
+        stage *= threads / 32;
+        sums = threads * s->features * s->blocks * 16 + 16;
     } else {
-        int32_t n_tiles = s->n / 16;
-        stage = s->m * 128 + n_tiles * 128 * bits + n_tiles * 256;
         sums = s->n * s->m * 4; /* y's tile, where it cannot be stored directly */
     }
     return (uint32_t)(stages * stage > sums ? stages * stage : sums);
@@ -155,7 +158,7 @@ static int32_t threads_that_fit(const struct gpu_facts *facts, const struct bloc
     uint32_t most = facts->shared_bytes != 0 ? facts->shared_bytes : 49152;
     int32_t threads = s->threads;
     while (shape_shared_bytes(s, threads, bits) > most) {
-        if (s->groups <= 0 || threads == 32 * s->waves_n)
+        if (s->kernel != STREAM || threads == 32 * s->waves_n)
             return 0;
         threads /= 2;
     }
@@ -200,20 +203,33 @@ static double cost_of(const struct gpu_facts *facts, const struct candidate *c, 
     int64_t blocks = (int64_t)c->m_blocks * c->n_blocks * c->splits;
     double turns = (double)gpu_ceil_div(blocks, multiprocessors);
     double rounds = (double)gpu_ceil_div((int64_t)turns, s->resident);
-    double slower = bits == 4 ? 1 : s->groups > 0 ? 1.6 : 1.1;
+    bool stream = s->kernel == STREAM;
+    double slower = bits == 4 ? 1 : stream ? 1.6 : 1.1;
     double units = c->split_tiles, mine = c->split_tiles;
-    if (s->groups > 0) {
+    if (stream) {
         units *= s->n / 16;
-        mine = (double)(gpu_ceil_div(c->split_tiles, tiles_at_once(s, c->threads)) * s->span *
-                        s->features);
+        mine = (double)(gpu_ceil_div(c->split_tiles, tiles_at_once(s, c->threads)) * s->features);
     }
-    if (s->groups > 0 && c->m_blocks > 2)
+    if (stream && c->m_blocks > 2)
         slower *= 1.5; /* blocks that read the same weights again drift apart */
     double work = larger(turns * units * s->busy, rounds * mine * s->alone) * slower;
-    double fixed = s->groups > 0 ? 3000 + turns * 1750 : 3500 + turns * 1500;
+    double fixed = stream ? 3000 + turns * 1750 : 3500 + turns * 1500;
     if (c->splits > 1)
-        fixed += (s->groups > 0 ? 5000 : 3000) + 0.06 * s->n * s->m * c->splits;
+        fixed += (stream ? 5000 : 3000) + 0.06 * s->n * s->m * c->splits;
     return work + fixed;
+}
+
+/** Whether the device has the kernel for the description. tile.h knows only 1 and 4 groups. */
+static bool kernel_takes(const struct gpu_facts *facts, const kry_linear *linear,
+                         const struct gpu_layout *layout, const struct block_shape *s) {
+    bool matrix = facts->family == GPU_FAMILY_MMA || facts->family == GPU_FAMILY_WGMMA ||
+                  (facts->family == GPU_FAMILY_MMA_F16 && linear->x_type == KRY_TYPE_F16);
+    int32_t groups = groups_of_tile(layout);
+    if (s->kernel == PLAIN || !matrix)
+        return s->kernel == PLAIN && !matrix;
+    if (s->kernel == STREAM)
+        return s->groups == groups;
+    return s->groups == (groups == 1 ? 1 : 4) && !needs_exact_weights(linear);
 }
 
 /** Fill candidate `index` for a run of `rows` rows; false where it does not fit. */
@@ -222,25 +238,21 @@ static bool candidate_of(const struct gpu_facts *facts, const kry_linear *linear
                          struct candidate *c) {
     const struct block_shape *s = &shapes[index / SPLITS];
     int32_t splits = split_choices[index % SPLITS];
-    bool exact = needs_exact_weights(linear);
     c->shape = s;
-    if ((s->groups < 0) != (facts->family == GPU_FAMILY_PLAIN) || (s->groups == 0 && exact))
-        return false;
-    if (s->groups > 0 && s->groups != groups_of_tiles(layout, s->span))
+    if (!kernel_takes(facts, linear, layout, s))
         return false;
     c->threads = threads_that_fit(facts, s, layout->bits);
     if (c->threads == 0)
         return false;
     c->m_blocks = (int32_t)gpu_ceil_div(rows, s->m);
     c->n_blocks = (int32_t)gpu_ceil_div(layout->out_features, s->n);
-    int32_t span = s->groups > 0 ? s->span : 1;
-    c->split_tiles = (int32_t)gpu_ceil_div(layout->k_tiles, splits * span) * span;
+    c->split_tiles = (int32_t)gpu_ceil_div(layout->k_tiles, splits);
     c->splits = (int32_t)gpu_ceil_div(layout->k_tiles, c->split_tiles);
     int64_t blocks = (int64_t)c->m_blocks * c->n_blocks * splits;
     c->partials = splits > 1 ? (uint64_t)blocks * (uint64_t)(s->n * s->m) * 4 : 0;
     if (splits > 1) {
-        int32_t least = s->groups > 0 ? tiles_at_once(s, c->threads) : 4;
-        if (c->splits != splits || c->split_tiles < least || s->groups < 0 ||
+        int32_t least = s->kernel == STREAM ? tiles_at_once(s, c->threads) : 4;
+        if (c->splits != splits || c->split_tiles < least || s->kernel == PLAIN ||
             rows > SPLIT_ROWS_MAX || blocks > SPLIT_BLOCKS_MAX ||
             c->partials > partials_bound(layout, rows))
             return false;
@@ -255,17 +267,17 @@ static void plan_words(const kry_linear *linear, const struct gpu_layout *layout
     const struct block_shape *s = c->shape;
     const char *codes = layout->bits == 4 ? "u4" : "u8";
     const char *type = linear->x_type == KRY_TYPE_F16 ? "f16" : "bf16";
-    static const char *const weights[] = {"", "u4b8", "u4", "u8b128", "u8"}; /* KRY_WEIGHT_* */
     const char *how = "weights streamed to registers";
     size_t size = sizeof out->main.entry;
-    if (s->groups < 0) {
+    if (s->kernel == PLAIN) {
         snprintf(out->main.entry, size, "gpu_plain_%s_%s", codes, type);
         how = "plain arithmetic";
-    } else if (s->groups > 0) {
-        snprintf(out->main.entry, size, "gpu_stream_%s_%s_%dx%dg%ds%d",
-                 weights[linear->weight_type], type, s->features, s->blocks, s->groups, s->span);
+    } else if (s->kernel == STREAM) {
+        snprintf(out->main.entry, size, "gpu_stream_%s_%s_%dx%dg%d", codes, type, s->features,
+                 s->blocks, s->groups);
     } else {
-        snprintf(out->main.entry, size, "gpu_tile_%s_%s_%dx%d", codes, type, s->n, s->m);
+        snprintf(out->main.entry, size, "gpu_tile_%s_%s_%dx%dg%d", codes, type, s->n, s->m,
+                 s->groups);
         how = "pipeline through shared memory";
     }
     if (out->arranged)
@@ -444,47 +456,45 @@ struct gpu_arrange_params gpu_plan_arrange(const struct gpu_plan *plan,
 }
 
 #define STREAMS(kind)                                                                              \
-    "gpu_stream_" kind "_1x1g1s2", "gpu_stream_" kind "_2x1g1s2", "gpu_stream_" kind "_4x1g1s2",   \
-        "gpu_stream_" kind "_2x2g1s2", "gpu_stream_" kind "_4x2g1s2",                              \
-        "gpu_stream_" kind "_2x1g1s1", "gpu_stream_" kind "_2x2g1s1",                              \
-        "gpu_stream_" kind "_1x1g2s1", "gpu_stream_" kind "_2x1g2s1",                              \
-        "gpu_stream_" kind "_2x2g2s1", "gpu_stream_" kind "_2x4g2s1",                              \
-        "gpu_stream_" kind "_2x1g4s1", "gpu_stream_" kind "_2x4g4s1"
+    "gpu_stream_" kind "_1x1g1", "gpu_stream_" kind "_2x1g1", "gpu_stream_" kind "_4x1g1",         \
+        "gpu_stream_" kind "_2x2g1", "gpu_stream_" kind "_4x2g1", "gpu_stream_" kind "_1x1g2",     \
+        "gpu_stream_" kind "_2x1g2", "gpu_stream_" kind "_4x1g2", "gpu_stream_" kind "_2x2g2",     \
+        "gpu_stream_" kind "_2x1g4", "gpu_stream_" kind "_2x2g4"
 #define TILES(kind)                                                                                \
-    "gpu_tile_" kind "_128x32", "gpu_tile_" kind "_128x64", "gpu_tile_" kind "_128x128",           \
-        "gpu_tile_" kind "_256x128"
+    "gpu_tile_" kind "_128x32g1", "gpu_tile_" kind "_128x64g1", "gpu_tile_" kind "_128x128g1",     \
+        "gpu_tile_" kind "_256x128g1", "gpu_tile_" kind "_128x32g4", "gpu_tile_" kind "_128x128g4"
 #define WIDES(kind)                                                                                \
     "gpu_wide_" kind "_8", "gpu_wide_" kind "_16", "gpu_wide_" kind "_32", "gpu_wide_" kind "_64", \
         "gpu_wide_" kind "_128", "gpu_wide_" kind "_256", "gpu_wide_" kind "_8g",                  \
         "gpu_wide_" kind "_16g", "gpu_wide_" kind "_32g", "gpu_wide_" kind "_64g",                 \
         "gpu_wide_" kind "_128g", "gpu_wide_" kind "_256g"
+#define MATRIX(kind) STREAMS(kind), TILES(kind)
+#define PLAINS(type) "gpu_plain_u4_" type, "gpu_plain_u8_" type
 #define PREPARATION                                                                                \
     "gpu_arrange", "gpu_sort", "gpu_fill_source", "gpu_repack_codes", "gpu_repack_scales",         \
         "gpu_canonicalise_codes", "gpu_canonicalise_scales", "gpu_canonicalise_zeros"
 
 const char *const *gpu_entry_names(uint32_t family, size_t *count) {
-    static const char *const plain[] = {
-        PREPARATION,        "gpu_plain_u4_f16",  "gpu_plain_u4_bf16",
-        "gpu_plain_u8_f16", "gpu_plain_u8_bf16",
-    };
-    static const char *const mma[] = {
-        PREPARATION,        STREAMS("u4b8_f16"),   STREAMS("u4b8_bf16"),   STREAMS("u4_f16"),
-        STREAMS("u4_bf16"), STREAMS("u8b128_f16"), STREAMS("u8b128_bf16"), STREAMS("u8_f16"),
-        STREAMS("u8_bf16"), TILES("u4_f16"),       TILES("u4_bf16"),       TILES("u8_f16"),
-        TILES("u8_bf16"),
-    };
+    static const char *const plain[] = {PREPARATION, PLAINS("f16"), PLAINS("bf16")};
+    static const char *const mma_f16[] = {PREPARATION, MATRIX("u4_f16"), MATRIX("u8_f16"),
+                                          PLAINS("bf16")};
+    static const char *const mma[] = {PREPARATION, MATRIX("u4_f16"), MATRIX("u8_f16"),
+                                      MATRIX("u4_bf16"), MATRIX("u8_bf16")};
     static const char *const wgmma[] = {
-        PREPARATION,        STREAMS("u4b8_f16"),   STREAMS("u4b8_bf16"),   STREAMS("u4_f16"),
-        STREAMS("u4_bf16"), STREAMS("u8b128_f16"), STREAMS("u8b128_bf16"), STREAMS("u8_f16"),
-        STREAMS("u8_bf16"), WIDES("u4_f16"),       WIDES("u4_bf16"),       WIDES("u8_f16"),
-        WIDES("u8_bf16"),
+        PREPARATION,       STREAMS("u4_f16"), STREAMS("u8_f16"), STREAMS("u4_bf16"),
+        STREAMS("u8_bf16"), WIDES("u4_f16"),   WIDES("u8_f16"),   WIDES("u4_bf16"),
+        WIDES("u8_bf16")};
+    static const struct {
+        const char *const *names;
+        size_t count;
+    } families[] = {
+        [GPU_FAMILY_PLAIN] = {plain, sizeof plain / sizeof *plain},
+        [GPU_FAMILY_MMA] = {mma, sizeof mma / sizeof *mma},
+        [GPU_FAMILY_WGMMA] = {wgmma, sizeof wgmma / sizeof *wgmma},
+        [GPU_FAMILY_MMA_F16] = {mma_f16, sizeof mma_f16 / sizeof *mma_f16},
     };
-    if (family == GPU_FAMILY_WGMMA) {
-        *count = sizeof wgmma / sizeof *wgmma;
-        return wgmma;
-    }
-    *count = family == GPU_FAMILY_MMA ? sizeof mma / sizeof *mma : sizeof plain / sizeof *plain;
-    return family == GPU_FAMILY_MMA ? mma : plain;
+    *count = families[family].count;
+    return families[family].names;
 }
 
 /* ---- preparation --------------------------------------------------------------------------- */

@@ -22,10 +22,12 @@ extern "C" {
 /** Most of scratch and zeroed part together, bytes. */
 #define GPU_WORKSPACE_MAX (UINT64_C(64) << 20)
 
+/** Devices whose matrix instructions are the same. */
 enum {
-    GPU_FAMILY_PLAIN = 0, /* no matrix instruction used: gpu_plain_* */
-    GPU_FAMILY_MMA = 1,   /* NVIDIA's mma.sync: gpu_stream_* and gpu_tile_* */
-    GPU_FAMILY_WGMMA = 2  /* sm_90a: gpu_wide_*, and gpu_stream_* where weights must be exact */
+    GPU_FAMILY_PLAIN = 0,   /* no matrix instruction used: gpu_plain_* */
+    GPU_FAMILY_MMA = 1,     /* NVIDIA's mma.sync: gpu_stream_* and gpu_tile_* */
+    GPU_FAMILY_MMA_F16 = 2, /* the same for f16 (sm_75); bf16 as GPU_FAMILY_PLAIN */
+    GPU_FAMILY_WGMMA = 3    /* sm_90a: gpu_wide_*, and gpu_stream_* where weights must be exact */
 };
 
 enum { GPU_CLUSTER_MAX = 8 };

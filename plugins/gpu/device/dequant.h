@@ -141,10 +141,14 @@ template <bool BF16> GPU_DEVICE float gpu_high_float(uint32_t pair) {
 }
 
 template <bool BF16> GPU_DEVICE void gpu_mma(float c[4], const uint32_t a[4], const uint32_t b[2]) {
-    if (BF16)
+    static_assert(!BF16 || GPU_HAS_MMA_BF16, "no matrix instruction for bf16");
+#if GPU_HAS_MMA_BF16
+    if (BF16) {
         gpu_mma_bf16(c, a, b);
-    else
-        gpu_mma_f16(c, a, b);
+        return;
+    }
+#endif
+    gpu_mma_f16(c, a, b);
 }
 
 #endif

@@ -1,10 +1,10 @@
 /*
  * The device entries; plan.c knows their names.
  *
- *   gpu_stream_<weight type>_<x type>_<FEATURES>x<BLOCKS>g<GROUPS>s<SPAN>   stream.h
- *   gpu_plain_<u4 or u8>_<x type>           plain.h
- *   gpu_tile_<u4 or u8>_<x type>_<n>x<m>   tile.h
- *   gpu_wide_<u4 or u8>_<x type>_<N>[g]    wide.h; g: ANY groups
+ *   gpu_stream_<u4 or u8>_<x type>_<FEATURES>x<BLOCKS>g<GROUPS>   stream.h
+ *   gpu_tile_<u4 or u8>_<x type>_<n>x<m>g<GROUPS>                 tile.h
+ *   gpu_wide_<u4 or u8>_<x type>_<N>, _<N>g where ANY             wide.h
+ *   gpu_plain_<u4 or u8>_<x type>                                 plain.h
  */
 #include "arrange.h"
 #include "canonicalise.h"
@@ -16,52 +16,53 @@
 #include "stream.h"
 #include "tile.h"
 
-#define STREAM(codes, bits, zeros, type, bf16, features, blocks, groups, span, stages, resident)   \
+#define STREAM(codes, bits, type, bf16, features, blocks, groups, stages, resident)                \
     GPU_KERNEL(256, resident)                                                                      \
-    gpu_stream_##codes##_##type##_##features##x##blocks##g##groups##s##span(gpu_apply_params p) {  \
-        gpu_stream<gpu_stream_shape<bits, bf16, features, blocks, groups, span, stages, zeros>>(   \
-            p);                                                                                    \
+    gpu_stream_##codes##_##type##_##features##x##blocks##g##groups(gpu_apply_params p) {           \
+        gpu_stream<gpu_stream_shape<bits, bf16, features, blocks, groups, stages>>(p);             \
     }
 
-#define TILE(codes, bits, type, bf16, n, m, waves_n, waves_m, features, rows, stages, blocks)      \
+#define TILE(codes, bits, type, bf16, n, m, waves_n, waves_m, features, rows, groups, blocks)      \
     GPU_KERNEL(32 * waves_n * waves_m, blocks)                                                     \
-    gpu_tile_##codes##_##type##_##n##x##m(gpu_apply_params p) {                                    \
-        gpu_tile<gpu_tile_shape<bits, waves_n, waves_m, features, rows, stages>, bf16>(p);         \
+    gpu_tile_##codes##_##type##_##n##x##m##g##groups(gpu_apply_params p) {                         \
+        gpu_tile<gpu_tile_shape<bits, waves_n, waves_m, features, rows, groups, 4>, bf16>(p);      \
     }
 
-#define STREAMS(codes, bits, zeros, type, bf16)                                                    \
-    STREAM(codes, bits, zeros, type, bf16, 1, 1, 1, 2, 20 / bits, 2)                               \
-    STREAM(codes, bits, zeros, type, bf16, 2, 1, 1, 2, 4, 2)                                       \
-    STREAM(codes, bits, zeros, type, bf16, 4, 1, 1, 2, 3, 1)                                       \
-    STREAM(codes, bits, zeros, type, bf16, 2, 2, 1, 2, 4, 1)                                       \
-    STREAM(codes, bits, zeros, type, bf16, 4, 2, 1, 2, 3, 1)                                       \
-    STREAM(codes, bits, zeros, type, bf16, 2, 1, 1, 1, 5, 2)                                       \
-    STREAM(codes, bits, zeros, type, bf16, 2, 2, 1, 1, 5, 2)                                       \
-    STREAM(codes, bits, zeros, type, bf16, 1, 1, 2, 1, 8, 2)                                       \
-    STREAM(codes, bits, zeros, type, bf16, 2, 1, 2, 1, 5, 2)                                       \
-    STREAM(codes, bits, zeros, type, bf16, 2, 2, 2, 1, 5, 2)                                       \
-    STREAM(codes, bits, zeros, type, bf16, 2, 4, 2, 1, 5, 1)                                       \
-    STREAM(codes, bits, zeros, type, bf16, 2, 1, 4, 1, 5, 2)                                       \
-    STREAM(codes, bits, zeros, type, bf16, 2, 4, 4, 1, 5, 1)
+#define STREAMS(codes, bits, type, bf16)                                                           \
+    STREAM(codes, bits, type, bf16, 1, 1, 1, 20 / bits + 1, 2)                                     \
+    STREAM(codes, bits, type, bf16, 2, 1, 1, 4, 2)                                                 \
+    STREAM(codes, bits, type, bf16, 4, 1, 1, 3, 2)                                                 \
+    STREAM(codes, bits, type, bf16, 2, 2, 1, 4, 2)                                                 \
+    STREAM(codes, bits, type, bf16, 4, 2, 1, 3, 1)                                                 \
+    STREAM(codes, bits, type, bf16, 1, 1, 2, 20 / bits + 1, 2)                                     \
+    STREAM(codes, bits, type, bf16, 2, 1, 2, 4, 2)                                                 \
+    STREAM(codes, bits, type, bf16, 4, 1, 2, 3, 2)                                                 \
+    STREAM(codes, bits, type, bf16, 2, 2, 2, 4, 2)                                                 \
+    STREAM(codes, bits, type, bf16, 2, 1, 4, 4, 2)                                                 \
+    STREAM(codes, bits, type, bf16, 2, 2, 4, 4, 2)
 
 #define TILES(codes, bits, type, bf16)                                                             \
+    TILE(codes, bits, type, bf16, 128, 32, 4, 1, 2, 4, 1, 3)                                       \
+    TILE(codes, bits, type, bf16, 128, 64, 4, 1, 2, 8, 1, 2)                                       \
+    TILE(codes, bits, type, bf16, 128, 128, 4, 1, 2, 16, 1, 2)                                     \
+    TILE(codes, bits, type, bf16, 256, 128, 8, 1, 2, 16, 1, 1)                                     \
     TILE(codes, bits, type, bf16, 128, 32, 4, 1, 2, 4, 4, 3)                                       \
-    TILE(codes, bits, type, bf16, 128, 64, 4, 1, 2, 8, 4, 2)                                       \
-    TILE(codes, bits, type, bf16, 128, 128, 4, 1, 2, 16, 4, 2)                                     \
-    TILE(codes, bits, type, bf16, 256, 128, 8, 1, 2, 16, 4, 1)
+    TILE(codes, bits, type, bf16, 128, 128, 4, 1, 2, 16, 4, 2)
 
-STREAMS(u4b8, 4, false, f16, false)
-STREAMS(u4b8, 4, false, bf16, true)
-STREAMS(u4, 4, true, f16, false)
-STREAMS(u4, 4, true, bf16, true)
-STREAMS(u8b128, 8, false, f16, false)
-STREAMS(u8b128, 8, false, bf16, true)
-STREAMS(u8, 8, true, f16, false)
-STREAMS(u8, 8, true, bf16, true)
+STREAMS(u4, 4, f16, false)
+STREAMS(u8, 8, f16, false)
+#if GPU_HAS_MMA_BF16
+STREAMS(u4, 4, bf16, true)
+STREAMS(u8, 8, bf16, true)
+#endif
+#if !GPU_HAS_WGMMA
 TILES(u4, 4, f16, false)
-TILES(u4, 4, bf16, true)
 TILES(u8, 8, f16, false)
+#if GPU_HAS_MMA_BF16
+TILES(u4, 4, bf16, true)
 TILES(u8, 8, bf16, true)
+#endif
+#endif
 #endif
 
 #if GPU_HAS_WGMMA

@@ -32,6 +32,13 @@ GPU_DEVICE int32_t gpu_used_tiles(const gpu_apply_params &p) {
     return p.header != nullptr ? static_cast<int32_t>(p.header[0]) : p.k_tiles;
 }
 
+/** A chunk of 8 columns of x that the row's end cuts: `left` of them exist. */
+GPU_DEVICE void gpu_copy_rest(const uint16_t *x, int32_t left, unsigned char *to) {
+#pragma unroll 1
+    for (int32_t i = 0; i < 8; i++)
+        reinterpret_cast<uint16_t *>(to)[i] = i < left ? x[i] : uint16_t{0};
+}
+
 GPU_DEVICE float gpu_widen(const void *from, int64_t index, uint32_t type) {
     if (type == KRY_TYPE_F32)
         return static_cast<const float *>(from)[index];

@@ -2,25 +2,33 @@
  * The kernel for few rows of x: weights stream from memory through each wave's own ring of shared
  * memory, once.
  *
- * Block tile    16 FEATURES waves_n (n) x 8 BLOCKS / GROUPS (m) and its share of k. Waves side by
- *               side along n read the same x; the others share k, a tile of places at a time in
- *               turn (SPAN tiles where a group is that long), and their sums meet in shared memory.
+ * Block tile    16 FEATURES waves_n (n) x 8 BLOCKS (m) and its share of k. Waves side by side along
+ *               n read the same x; the others share k, a tile of places at a time in turn, and
+ *               their sums meet in shared memory. The FEATURES tiles of a wave lie in one panel.
  * Instruction   m16n8k16: W is operand A, so a lane's 16 bytes are operands as they come; x is
- *               operand B, read from global memory (all blocks read the same: it lies in L2).
- * Groups        scales are applied to the sums of a tile of places, not to the weights. A tile of
- *               GROUPS groups gives each its own columns of B, in which x is zero where another
- *               group's places are: column c stands for row c / GROUPS and group c % GROUPS.
- * Pipeline      STAGES asynchronous copies of a tile are on their way in each wave. A lane reads
- *               only what it copied itself, so waves never wait for each other.
+ *               operand B, by ldmatrix.
+ * Groups        scales are applied to sums, not to weights: GROUPS times a tile of places, after
+ *               runs of 4 / GROUPS blocks, each of one group.
+ * Pipeline      STAGES asynchronous copies of a tile are on their way in each wave. Lanes read what
+ *               others copied, so a step has one barrier of the wave: before it the copies landed,
+ *               behind it nobody reads the stage of the step before, which is filled again.
  * Split         blocks of a split along K write partial sums; the last to come adds them in order.
  *
- * shared memory   shape                        type   bytes
- * ring            [waves][STAGES]                     STAGE_BYTES each: codes, scales, zeros
- * sums            [waves][SUMS][32]            f32    over the ring, when it has been read
- * flag            [1]                          u32    16, behind the sums
+ * stage of a ring   shape                  type     stored as
+ * codes             [FEATURES]                      as prepared, 512 or 1024 bytes each
+ * x                 [8 BLOCKS, 64]         16 bits  chunk c of 16 bytes of row r at
+ *                                                   r * 128 + (c ^ (r % 8)) * 16
+ * scales            [GROUPS, FEATURES, 16] 16 bits  as prepared
+ * zeros             [GROUPS, FEATURES, 16] u8       as prepared; where the type has them
  *
- * Numerics   y = sum over tiles and groups of s * (sum q x - z sum x), all sums in f32: products
- *            with codes are exact, sum x comes from a matrix instruction with ones for weights.
+ * shared memory     shape                  type     bytes
+ * rings             [waves][STAGES]                 STAGE_BYTES each
+ * sums              [waves][SUMS][32]      f32      over the rings, when they have been read
+ * flag              [1]                    u32      16, behind the sums
+ *
+ * Numerics   y = sum over runs of s * (sum q x - z sum x), all sums in f32: products with codes are
+ *            exact, sum x comes from a matrix instruction with ones for weights.
+ * Assumes    a layout whose groups begin and end where runs do (plan.c chooses GROUPS).
  * Chosen     where m is small, see plan.c.
  */
 #ifndef KERNELRY_GPU_STREAM_H
@@ -29,37 +37,31 @@
 #include "dequant.h"
 #include "operands.h"
 
-template <int BITS_, bool BF16_, int FEATURES_, int BLOCKS_, int GROUPS_, int SPAN_, int STAGES_,
-          bool ZEROS_>
+template <int BITS_, bool BF16_, int FEATURES_, int BLOCKS_, int GROUPS_, int STAGES_>
 struct gpu_stream_shape {
     static constexpr int BITS = BITS_, FEATURES = FEATURES_, BLOCKS = BLOCKS_, GROUPS = GROUPS_;
-    static constexpr int SPAN = SPAN_, STAGES = STAGES_, LOADS = SPAN * BITS / 4;
-    static constexpr bool BF16 = BF16_, ZEROS = ZEROS_;
-    static constexpr int N = FEATURES * 16, M = BLOCKS * 8 / GROUPS;
-    static constexpr int SLOTS = GROUPS == 1 ? 1 : 2; /* groups of a lane's two columns */
-    static constexpr int KEPT = GROUPS == 1 ? 4 : 2;  /* sums of a lane, a feature tile and block */
-    static constexpr int SUMS = FEATURES * BLOCKS * KEPT;
-    static constexpr int CODE_BYTES = FEATURES * LOADS * 512;
-    static constexpr int SCALE_BYTES = FEATURES * SLOTS * 128;
-    static constexpr int STAGE_BYTES = CODE_BYTES + (ZEROS ? 2 : 1) * SCALE_BYTES;
+    static constexpr int STAGES = STAGES_, LOADS = BITS / 4, RUN = GPU_TILE_BLOCKS / GROUPS;
+    static constexpr bool BF16 = BF16_;
+    static constexpr int N = FEATURES * 16, M = BLOCKS * 8;
+    static constexpr int SUMS = FEATURES * BLOCKS * 4;
+    static constexpr int X_AT = FEATURES * LOADS * 512;
+    static constexpr int SCALES_AT = X_AT + M * 128;
+    static constexpr int ZEROS_AT = SCALES_AT + GROUPS * FEATURES * 32;
+    static constexpr int STAGE_BYTES = ZEROS_AT + GROUPS * FEATURES * 16;
+    static_assert(GPU_PANEL_TILES % FEATURES == 0, "a wave's tiles lie in one panel");
+    static_assert(GROUPS * FEATURES * 2 <= GPU_LANES, "each lane copies one chunk of scales");
 };
 
-/** What a lane reads of SPAN tiles of places. */
-template <class S> struct gpu_stream_weights {
-    gpu_u32x4 codes[S::FEATURES][S::LOADS];
-    uint32_t scales[S::FEATURES][S::SLOTS];
-    uint32_t zeros[S::FEATURES][S::SLOTS];
-};
-
-/** A lane's places in what its wave reads. */
+/** What a lane copies of each tile of places. */
 template <class S> struct gpu_stream_source {
-    const unsigned char *codes[S::FEATURES];  /* of the next k tile to copy */
-    const unsigned char *scales[S::FEATURES]; /* of group 0 */
-    const unsigned char *zeros[S::FEATURES];
-    const uint16_t *x[S::BLOCKS]; /* of the next k tile to read */
-    int32_t k;                    /* column of its first place there */
-    uint32_t k_end;               /* whole chunks of 8 columns start below it */
-    uint32_t slot;                /* first group of its two columns in a tile */
+    const unsigned char *codes;       /* of the next k tile */
+    const unsigned char *scales;      /* of group 0 */
+    const unsigned char *zeros;       /* likewise */
+    const uint16_t *x[S::BLOCKS * 2]; /* column 0 of rows lane / 8 + 4 i */
+    int32_t rows;                     /* of those, 4 i < rows exist */
+    uint32_t x_at;                    /* in a stage, of row lane / 8 */
+    int32_t k;                        /* the column of its chunk in the next k tile */
+    uint32_t k_end;                   /* whole chunks of 8 columns start below it */
 };
 
 template <class S>
@@ -67,335 +69,239 @@ GPU_DEVICE gpu_stream_source<S> gpu_stream_source_of(const gpu_apply_params &p, 
                                                      int64_t row, int32_t k_tile) {
     gpu_stream_source<S> from;
     uint32_t lane = gpu_lane();
-#pragma unroll
-    for (int f = 0; f < S::FEATURES; f++) { /* tiles that do not exist repeat the last one */
-        int64_t tile = n_tile + f < p.n_tiles ? n_tile + f : p.n_tiles - 1;
-        from.codes[f] = p.codes + (tile * p.k_tiles + k_tile) * (128 * S::BITS) + lane * 16;
-        from.scales[f] = p.scales + tile * p.groups * 32 + lane / 4 * 4;
-        from.zeros[f] = p.zeros + tile * p.groups * 16 + lane / 8 * 4;
-    }
-    from.k = k_tile * GPU_TILE_K + static_cast<int32_t>(lane % 4) * 16 - p.front;
+    if (n_tile >= p.n_tiles) /* nothing to do: the last tiles once more, not stored */
+        n_tile = p.n_tiles - S::FEATURES;
+    from.codes = p.codes + gpu_tile_at(p.k_tiles, 128 * S::BITS, n_tile, k_tile) + lane * 16;
+    uint64_t scales_at = gpu_scales_at(p, n_tile, 0);
+    from.scales = p.scales + scales_at * 2 + lane / S::GROUPS * 16;
+    from.zeros = p.zeros + scales_at + lane / S::GROUPS * 16;
+    from.k = k_tile * GPU_TILE_K + static_cast<int32_t>(lane % 8) * 8 - p.front;
     from.k_end = p.k < 8 ? 0 : static_cast<uint32_t>(p.k) - 7;
-    from.slot = S::GROUPS == 1 ? 0 : lane * 2 % S::GROUPS;
+    int64_t first = row + lane / 8;
+    from.rows = first + S::M < p.m ? S::M : static_cast<int32_t>(p.m - first);
+    from.x_at = lane / 8 * 128 + (lane % 8 ^ lane / 8) * 16;
 #pragma unroll
-    for (int b = 0; b < S::BLOCKS; b++) { /* rows beyond m repeat the last one */
-        int64_t mine = row + (b * 8 + lane / 4) / S::GROUPS;
-        from.x[b] = static_cast<const uint16_t *>(p.x) +
-                    (mine < p.m ? mine : p.m - 1) * p.x_stride + from.k;
-        gpu_keep(from.x[b]);
+    for (int i = 0; i < S::BLOCKS * 2; i++) {
+        from.x[i] = static_cast<const uint16_t *>(p.x) + (first + i * 4) * p.x_stride;
+        gpu_keep(from.x[i]);
     }
-#pragma unroll
-    for (int f = 0; f < S::FEATURES; f++) {
-        gpu_keep(from.codes[f]);
-        gpu_keep(from.scales[f]);
-    }
+    gpu_keep(from.codes);
+    gpu_keep(from.scales);
+    gpu_keep(from.rows);
+    gpu_keep(from.x_at);
     return from;
 }
 
-/** The group of slot `slot` of a tile. */
+/** The group of run `run` of a tile. */
 template <class S>
-GPU_DEVICE uint32_t gpu_stream_group(const gpu_apply_params &p, uint32_t k_tile, uint32_t slot) {
-    if (S::GROUPS == 4)
-        return gpu_group(p, k_tile * GPU_TILE_BLOCKS + slot);
-    uint32_t group = gpu_divide(k_tile * GPU_TILE_BLOCKS + p.first_offset, p.divider) + slot;
+GPU_DEVICE uint32_t gpu_stream_group(const gpu_apply_params &p, uint32_t k_tile, uint32_t run) {
+    uint32_t block = k_tile * GPU_TILE_BLOCKS + run * S::RUN;
+    if (S::GROUPS == GPU_TILE_BLOCKS)
+        return gpu_group(p, block);
+    uint32_t group = gpu_divide(block + p.first_offset, p.divider);
     uint32_t last = static_cast<uint32_t>(p.groups) - 1;
     return group < last ? group : last;
 }
 
-/** Whether a lane's places belong to the group that its column of B stands for. */
-template <class S> GPU_DEVICE bool gpu_stream_counts(const gpu_apply_params &p, uint32_t k_tile) {
-    uint32_t lane = gpu_lane(), slot = lane / 4 % S::GROUPS, block = k_tile * GPU_TILE_BLOCKS;
-    if (S::GROUPS == 1)
-        return true;
-    if (S::GROUPS == 4)
-        return slot == lane % 4;
-    return gpu_divide(block + lane % 4 + p.first_offset, p.divider) -
-               gpu_divide(block + p.first_offset, p.divider) ==
-           slot;
+/** Copy a lane's chunks of x, whose place in the stage is that of row lane / 8 with 4 (a bit of the
+ *  swizzle) flipped for every second one. Rows that do not exist stay what they are: they are
+ *  columns of B that nobody stores. */
+template <class S>
+GPU_DEVICE void gpu_stream_copy_x(const gpu_apply_params &p, const gpu_stream_source<S> &from,
+                                  unsigned char *to) {
+    bool inside = static_cast<uint32_t>(from.k) < from.k_end;
+    if (!inside && from.k >= 0 && from.k < p.k) {
+#pragma unroll
+        for (int i = 0; i < S::BLOCKS * 2; i++)
+            if (i * 4 < from.rows)
+                gpu_copy_rest(from.x[i] + from.k, p.k - from.k,
+                              to + i * 512 + (from.x_at ^ (i % 2 * 64u)));
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < S::BLOCKS * 2; i++)
+        if (i * 4 < from.rows)
+            gpu_copy_async16_if(to + i * 512 + (from.x_at ^ (i % 2 * 64u)), from.x[i] + from.k,
+                                inside);
 }
 
-/** Start copying k tile `k_tile`, to which from.codes points, to the stage at `to`. */
+/** Start copying k tile `k_tile`, which `from` points to, to the stage at `to`. */
 template <class S>
 GPU_DEVICE void gpu_stream_copy(const gpu_apply_params &p, const gpu_stream_source<S> &from,
                                 uint32_t k_tile, unsigned char *to, uint32_t lane) {
 #pragma unroll
     for (int load = 0; load < S::FEATURES * S::LOADS; load++)
-        gpu_copy_async16(to + load * 512 + lane * 16,
-                         from.codes[load / S::LOADS] + load % S::LOADS * 512);
-    uint32_t groups[S::SLOTS] = {};
-#pragma unroll
-    for (int i = 0; i < S::FEATURES * S::SLOTS; i++) {
-        int slot = i % S::SLOTS, f = i / S::SLOTS;
-        if (f == 0)
-            groups[slot] = gpu_stream_group<S>(p, k_tile, from.slot + static_cast<uint32_t>(slot));
-        gpu_copy_async4(to + S::CODE_BYTES + i * 128 + lane * 4,
-                        from.scales[f] + static_cast<uint64_t>(groups[slot]) * 32);
-    }
-    if constexpr (S::ZEROS) {
-#pragma unroll
-        for (int i = 0; i < S::FEATURES * S::SLOTS; i++)
-            gpu_copy_async4(to + S::CODE_BYTES + S::SCALE_BYTES + i * 128 + lane * 4,
-                            from.zeros[i / S::SLOTS] +
-                                static_cast<uint64_t>(groups[i % S::SLOTS]) * 16);
-    }
+        gpu_copy_async16(to + load * 512 + lane * 16, from.codes + load * 512);
+    uint32_t run = lane % S::GROUPS, chunk = lane / S::GROUPS;
+    uint64_t group = gpu_stream_group<S>(p, k_tile, run);
+    if (chunk < S::FEATURES * 2)
+        gpu_copy_async16(to + S::SCALES_AT + (run * S::FEATURES * 2 + chunk) * 16,
+                         from.scales + group * (GPU_PANEL_N * 2));
+    if (p.zeros != nullptr && chunk < S::FEATURES)
+        gpu_copy_async16(to + S::ZEROS_AT + (run * S::FEATURES + chunk) * 16,
+                         from.zeros + group * GPU_PANEL_N);
+    gpu_stream_copy_x<S>(p, from, to + S::X_AT);
 }
 
+/** What a lane reads of a stage at once: its codes, and x as operands B, two fragments in four
+ *  registers. */
+template <class S> struct gpu_stream_operands {
+    gpu_u32x4 codes[S::FEATURES][S::LOADS];
+    uint32_t x[S::BLOCKS][2][4];
+};
+
 template <class S>
-GPU_DEVICE void gpu_stream_take(const unsigned char *stage, uint32_t lane,
-                                gpu_stream_weights<S> &w) {
+GPU_DEVICE void gpu_stream_take(const unsigned char *stage, uint32_t lane, uint32_t x_at,
+                                gpu_stream_operands<S> &o) {
 #pragma unroll
     for (int load = 0; load < S::FEATURES * S::LOADS; load++)
-        w.codes[load / S::LOADS][load % S::LOADS] =
+        o.codes[load / S::LOADS][load % S::LOADS] =
             *reinterpret_cast<const gpu_u32x4 *>(stage + load * 512 + lane * 16);
 #pragma unroll
-    for (int i = 0; i < S::FEATURES * S::SLOTS; i++) {
-        w.scales[i / S::SLOTS][i % S::SLOTS] =
-            *reinterpret_cast<const uint32_t *>(stage + S::CODE_BYTES + i * 128 + lane * 4);
-    }
-    if constexpr (S::ZEROS) {
-#pragma unroll
-        for (int i = 0; i < S::FEATURES * S::SLOTS; i++)
-            w.zeros[i / S::SLOTS][i % S::SLOTS] =
-                *reinterpret_cast<const uint32_t *>(stage + S::CODE_BYTES + S::SCALE_BYTES +
-                                                    i * 128 + lane * 4) >>
-                (lane / 4 % 2 * 16);
-    }
+    for (int i = 0; i < S::BLOCKS * 2; i++)
+        gpu_load_matrix_x4(o.x[i / 2][i % 2],
+                           stage + S::X_AT + i / 2 * 1024 + (x_at ^ (i % 2 * 64u)));
 }
 
-/** Add the sums of a tile, each with its group's scale and zero point. */
+/** The words of fragment j: one of 4 bits, two of 8. */
 template <class S>
-GPU_DEVICE void gpu_stream_scale(const gpu_stream_weights<S> &w, int f, const float c[4],
-                                 const float ones[4], float sums[4]) {
-    float unit[2] = {gpu_code_unit<S::BITS, S::BF16>(0), gpu_code_unit<S::BITS, S::BF16>(1)};
-#pragma unroll
-    for (int i = 0; i < S::SLOTS; i++) {
-        float scale[2] = {gpu_low_float<S::BF16>(w.scales[f][i]),
-                          gpu_high_float<S::BF16>(w.scales[f][i])};
-        float zero[2] = {1 << (S::BITS - 1), 1 << (S::BITS - 1)};
-        if (S::ZEROS) {
-            zero[0] = gpu_float_of_byte(w.zeros[f][i] & 0xff);
-            zero[1] = gpu_float_of_byte(w.zeros[f][i] >> 8 & 0xff);
-        }
-#pragma unroll
-        for (int row = 0; row < 2; row++) {
-            float by = scale[row] * unit[row];
-            float less = -scale[row] * (zero[row] + gpu_code_offset<S::BITS, S::BF16>());
-            if (S::SLOTS == 2) {
-                sums[row] += less * ones[i];
-                sums[row] += by * c[row * 2 + i];
-            } else {
-                sums[row * 2] += less * ones[0];
-                sums[row * 2 + 1] += less * ones[1];
-                sums[row * 2] += by * c[row * 2];
-                sums[row * 2 + 1] += by * c[row * 2 + 1];
-            }
-        }
+GPU_DEVICE void gpu_stream_words(const gpu_u32x4 codes[S::LOADS], int j, uint32_t words[2]) {
+    const gpu_u32x4 &v = codes[j * S::BITS / 16];
+    if (S::BITS == 4) {
+        words[0] = j == 0 ? v.x : j == 1 ? v.y : j == 2 ? v.z : v.w;
+    } else {
+        words[0] = j % 2 == 0 ? v.x : v.z;
+        words[1] = j % 2 == 0 ? v.y : v.w;
     }
 }
 
-/** Operand B of a fragment. */
-GPU_DEVICE void gpu_stream_right(const gpu_u32x4 x[2], int fragment, uint32_t right[2]) {
-    const gpu_u32x4 &half = x[fragment / 2];
-    right[0] = fragment % 2 == 0 ? half.x : half.z;
-    right[1] = fragment % 2 == 0 ? half.y : half.w;
-}
-
+/** Add the sums of a run with its scales, and where there are zero points take theirs away; the
+ *  run's scales and zero points lie at `scales` and `zeros`. Sums stay in units of raw codes. */
 template <class S>
-GPU_DEVICE void gpu_stream_multiply(const gpu_stream_weights<S> &w,
-                                    const gpu_u32x4 x[S::SPAN][S::BLOCKS][2],
-                                    float sums[S::FEATURES][S::BLOCKS][4]) {
-    const uint32_t one = S::BF16 ? 0x3f803f80u : 0x3c003c00u, all_ones[4] = {one, one, one, one};
-    float ones[S::BLOCKS][4] = {};
-#pragma unroll
-    for (int i = 0; i < S::SPAN * 4; i++)
-#pragma unroll
-        for (int b = 0; b < S::BLOCKS; b++) {
-            uint32_t right[2];
-            gpu_stream_right(x[i / 4][b], i % 4, right);
-            gpu_mma<S::BF16>(ones[b], all_ones, right);
-        }
+GPU_DEVICE void
+gpu_stream_scale(const gpu_apply_params &p, const unsigned char *scales, const unsigned char *zeros,
+                 const float c[S::FEATURES][S::BLOCKS][4], const float ones[S::BLOCKS][4],
+                 float sums[S::FEATURES][S::BLOCKS][4]) {
+    float scale[S::FEATURES][2];
 #pragma unroll
     for (int f = 0; f < S::FEATURES; f++) {
-        float c[S::BLOCKS][4] = {};
+        uint32_t pair = *reinterpret_cast<const uint32_t *>(scales + f * 32);
+        scale[f][0] = gpu_low_float<S::BF16>(pair);
+        scale[f][1] = gpu_high_float<S::BF16>(pair);
 #pragma unroll
-        for (int i = 0; i < S::SPAN * 4; i++) {
+        for (int i = 0; i < S::BLOCKS * 4; i++)
+            sums[f][i / 4][i % 4] += scale[f][i % 4 / 2] * c[f][i / 4][i % 4];
+    }
+    if (p.zeros == nullptr)
+        return;
+#pragma unroll
+    for (int f = 0; f < S::FEATURES; f++) {
+        uint32_t zero = *reinterpret_cast<const uint16_t *>(zeros + f * 16);
+        float less[2] = {gpu_float_of_byte(zero & 0xff) * scale[f][0],
+                         gpu_float_of_byte(zero >> 8) * scale[f][1]};
+#pragma unroll
+        for (int i = 0; i < S::BLOCKS * 4; i++)
+            sums[f][i / 4][i % 4] -=
+                less[i % 4 / 2] * (ones[i / 4][i % 4] / gpu_code_unit<S::BITS, S::BF16>(i % 4 / 2));
+    }
+}
+
+/** The products of a tile of places, whose scales lie in `stage`. */
+template <class S>
+GPU_DEVICE void gpu_stream_multiply(const gpu_apply_params &p, const gpu_stream_operands<S> &o,
+                                    const unsigned char *stage, uint32_t lane,
+                                    float sums[S::FEATURES][S::BLOCKS][4]) {
+    const uint32_t one = S::BF16 ? 0x3f803f80u : 0x3c003c00u, all_ones[4] = {one, one, one, one};
+    const float bias = p.zeros != nullptr ? 0 : 1 << (S::BITS - 1);
+    const float zero = -bias - gpu_code_offset<S::BITS, S::BF16>(); /* of all features */
+#pragma unroll
+    for (int run = 0; run < S::GROUPS; run++) {
+        float ones[S::BLOCKS][4] = {}, c[S::FEATURES][S::BLOCKS][4];
+#pragma unroll
+        for (int i = 0; i < S::RUN * S::BLOCKS; i++) {
+            int j = run * S::RUN + i / S::BLOCKS;
+            gpu_mma<S::BF16>(ones[i % S::BLOCKS], all_ones, o.x[i % S::BLOCKS][j / 2] + j % 2 * 2);
+        }
+#pragma unroll
+        for (int i = 0; i < S::FEATURES * S::BLOCKS * 4; i++)
+            c[i / (S::BLOCKS * 4)][i / 4 % S::BLOCKS][i % 4] =
+                ones[i / 4 % S::BLOCKS][i % 4] *
+                (zero / gpu_code_unit<S::BITS, S::BF16>(i % 4 / 2));
+#pragma unroll
+        for (int i = 0; i < S::RUN * S::FEATURES; i++) {
+            int j = run * S::RUN + i / S::FEATURES, f = i % S::FEATURES;
             uint32_t words[2], left[4];
-            gpu_u32x4 v = w.codes[f][i * S::BITS / 16];
-            if (S::BITS == 4) {
-                words[0] = i % 4 == 0 ? v.x : i % 4 == 1 ? v.y : i % 4 == 2 ? v.z : v.w;
-            } else {
-                words[0] = i % 2 == 0 ? v.x : v.z;
-                words[1] = i % 2 == 0 ? v.y : v.w;
-            }
+            gpu_stream_words<S>(o.codes[f], j, words);
             gpu_raw_codes<S::BITS, S::BF16>(words, left);
 #pragma unroll
-            for (int b = 0; b < S::BLOCKS; b++) {
-                uint32_t right[2];
-                gpu_stream_right(x[i / 4][b], i % 4, right);
-                gpu_mma<S::BF16>(c[b], left, right);
-            }
-        }
-#pragma unroll
-        for (int b = 0; b < S::BLOCKS; b++)
-            gpu_stream_scale<S>(w, f, c[b], ones[b], sums[f][b]);
-    }
-}
-
-/** Two elements of x, of which `left` exist. */
-GPU_DEVICE uint32_t gpu_pair_of_x(const uint16_t *x, int32_t left, bool counts) {
-    uint32_t low = counts && left > 0 ? x[0] : 0, high = counts && left > 1 ? x[1] : 0;
-    return low | high << 16;
-}
-
-/** The last columns of x where they do not fill eight: nobody else counts them. `ahead` tiles
- *  after where `from` points; `stage` is free. */
-template <class S>
-GPU_DEVICE void gpu_stream_rest(const gpu_apply_params &p, gpu_stream_source<S> from, int32_t ahead,
-                                uint32_t tile, unsigned char *stage,
-                                float sums[S::FEATURES][S::BLOCKS][4]) {
-#pragma unroll
-    for (int f = 0; f < S::FEATURES; f++)
-        from.codes[f] += static_cast<int64_t>(ahead) * (128 * S::BITS);
-    gpu_stream_copy<S>(p, from, tile, stage, gpu_lane());
-    gpu_copy_async_commit();
-    gpu_u32x4 x[S::SPAN][S::BLOCKS][2];
-    bool mine = gpu_stream_counts<S>(p, tile);
-#pragma unroll
-    for (int i = 0; i < S::SPAN * 2; i++) {
-        int32_t at = (ahead + i / 2) * GPU_TILE_K + i % 2 * 8, left = p.k - from.k - at;
-        bool counts = left > 0 && left < 8 && mine;
-#pragma unroll
-        for (int b = 0; b < S::BLOCKS; b++) {
-            const uint16_t *row = from.x[b] + at;
-            x[i / 2][b][i % 2] = {
-                gpu_pair_of_x(row, left, counts), gpu_pair_of_x(row + 2, left - 2, counts),
-                gpu_pair_of_x(row + 4, left - 4, counts), gpu_pair_of_x(row + 6, left - 6, counts)};
-        }
-    }
-    gpu_copy_async_wait<0>();
-    gpu_wave_barrier();
-    gpu_stream_weights<S> w;
-    gpu_stream_take<S>(stage, gpu_lane(), w);
-    gpu_stream_multiply<S>(w, x, sums);
-}
-
-/** x of SPAN tiles from `tile` on, to which from.x points, in whole chunks of 8 columns; zeros
- *  beyond the row and from `end` on. */
-template <class S>
-GPU_DEVICE void gpu_stream_load_x(const gpu_apply_params &p, const gpu_stream_source<S> &from,
-                                  int32_t tile, int32_t end, gpu_u32x4 x[S::SPAN][S::BLOCKS][2]) {
-    int32_t first = tile * GPU_TILE_K - p.front;
-    if (S::GROUPS == 1 && first >= 0 && first + S::SPAN * GPU_TILE_K <= p.k &&
-        tile + S::SPAN <= end) {
-#pragma unroll
-        for (int i = 0; i < S::SPAN * 2; i++)
-#pragma unroll
             for (int b = 0; b < S::BLOCKS; b++)
-                x[i / 2][b][i % 2] = gpu_load_cached(from.x[b] + (i / 2 * GPU_TILE_K + i % 2 * 8));
-        return;
-    }
-    bool counts = gpu_stream_counts<S>(p, static_cast<uint32_t>(tile));
-#pragma unroll
-    for (int i = 0; i < S::SPAN * 2; i++) {
-        int at = i / 2 * GPU_TILE_K + i % 2 * 8;
-        bool inside = counts && static_cast<uint32_t>(from.k + at) < from.k_end &&
-                      (i < 2 || tile + i / 2 < end);
-#pragma unroll
-        for (int b = 0; b < S::BLOCKS; b++)
-            x[i / 2][b][i % 2] = gpu_load_cached_if(from.x[b] + at, inside);
+                gpu_mma<S::BF16>(c[f][b], left, o.x[b][j / 2] + j % 2 * 2);
+        }
+        gpu_stream_scale<S>(p, stage + S::SCALES_AT + run * S::FEATURES * 32 + lane / 4 * 4,
+                            stage + S::ZEROS_AT + run * S::FEATURES * 16 + lane / 4 * 2, c, ones,
+                            sums);
     }
 }
 
 /** Where a wave is in its range: tiles that it multiplies, that it copies, and stages of either. */
 struct gpu_stream_progress {
-    int32_t tile;
-    int32_t next;
+    int32_t next; /* tile to copy */
     int32_t end;
     int32_t step;
     uint32_t code_step; /* bytes */
-    uint32_t x_step;
     uint32_t lane;
+    uint32_t x_at; /* the lane's row for ldmatrix, in a stage's x */
     uint32_t ring; /* in shared memory */
     uint32_t read;
     uint32_t write;
 };
 
-/** Multiply a step's tiles, whose x is here, and start the copy and the x of later ones. */
+/** Start copying the next tile, if there is one. */
 template <class S>
-GPU_DEVICE void
-gpu_stream_step(const gpu_apply_params &p, gpu_stream_source<S> &from, gpu_stream_progress &at,
-                unsigned char *shared, const gpu_u32x4 x[S::SPAN][S::BLOCKS][2],
-                gpu_u32x4 x_next[S::SPAN][S::BLOCKS][2], float sums[S::FEATURES][S::BLOCKS][4]) {
-    gpu_copy_async_wait<S::STAGES - 2>();
-    gpu_stream_weights<S> w;
-    gpu_stream_take<S>(shared + at.ring + at.read, at.lane, w);
+GPU_DEVICE void gpu_stream_go_on(const gpu_apply_params &p, gpu_stream_source<S> &from,
+                                 gpu_stream_progress &at, unsigned char *stage) {
     if (at.next < at.end)
-        gpu_stream_copy<S>(p, from, static_cast<uint32_t>(at.next), shared + at.ring + at.write,
-                           at.lane);
+        gpu_stream_copy<S>(p, from, static_cast<uint32_t>(at.next), stage, at.lane);
     gpu_copy_async_commit();
-#pragma unroll
-    for (int f = 0; f < S::FEATURES; f++)
-        from.codes[f] += at.code_step;
-    at.write = at.read;
-    at.read = at.read == (S::STAGES - 1) * S::STAGE_BYTES ? 0 : at.read + S::STAGE_BYTES;
-    at.tile += at.step;
     at.next += at.step;
+    from.codes += at.code_step;
     from.k += at.step * GPU_TILE_K;
-#pragma unroll
-    for (int b = 0; b < S::BLOCKS; b++)
-        from.x[b] += at.x_step;
-    if (at.tile < at.end)
-        gpu_stream_load_x<S>(p, from, at.tile, at.end, x_next);
-    gpu_stream_multiply<S>(w, x, sums);
 }
 
-/** The sums of this wave over SPAN tiles at begin, begin + step, ... below end; its ring of stages
+/** The sums of this wave over tiles at begin, begin + step, ... below end; its ring of stages
  *  starts at `ring` in shared memory. */
 template <class S>
 GPU_DEVICE void gpu_stream_sum(const gpu_apply_params &p, gpu_stream_source<S> from, int32_t begin,
                                int32_t end, int32_t step, unsigned char *shared, uint32_t ring,
                                float sums[S::FEATURES][S::BLOCKS][4]) {
-    if (begin >= end)
-        return;
-    int32_t rest = (p.k / 8 * 8 + p.front) / GPU_TILE_K; /* the tile of columns beyond eights */
-    if (p.k % 8 != 0 && rest >= begin && rest < end && (rest - begin) % step < S::SPAN) {
-        int32_t ahead = (rest - begin) / step * step;
-        gpu_stream_rest<S>(p, from, ahead, static_cast<uint32_t>(begin + ahead), shared + ring,
-                           sums);
-    }
     gpu_stream_progress at;
-    at.tile = at.next = begin;
+    at.next = begin;
     at.end = end;
     at.step = step;
-    at.code_step = static_cast<uint32_t>(step) * (128 * S::BITS);
-    at.x_step = static_cast<uint32_t>(step) * GPU_TILE_K;
+    at.code_step = static_cast<uint32_t>(step) * (GPU_PANEL_TILES * 128 * S::BITS);
     at.lane = gpu_lane();
+    at.x_at = at.lane % 8 * 128 + (at.lane / 8 ^ at.lane % 8) * 16;
     at.ring = ring;
     at.read = 0;
     at.write = (S::STAGES - 1) * S::STAGE_BYTES;
     gpu_keep(at.lane);
+    gpu_keep(at.x_at);
     gpu_keep(at.ring);
     gpu_keep(at.code_step);
-    gpu_keep(at.x_step);
 #pragma unroll
-    for (int stage = 0; stage < S::STAGES - 1; stage++, at.next += step) {
-        if (at.next < end)
-            gpu_stream_copy<S>(p, from, static_cast<uint32_t>(at.next),
-                               shared + at.ring + stage * S::STAGE_BYTES, at.lane);
-        gpu_copy_async_commit();
-#pragma unroll
-        for (int f = 0; f < S::FEATURES; f++)
-            from.codes[f] += at.code_step;
-    }
-    gpu_u32x4 x[2][S::SPAN][S::BLOCKS][2];
-    gpu_stream_load_x<S>(p, from, begin, end, x[0]);
-    for (;;) {
-        gpu_stream_step<S>(p, from, at, shared, x[0], x[1], sums);
-        if (at.tile >= end)
-            break;
-        gpu_stream_step<S>(p, from, at, shared, x[1], x[0], sums);
-        if (at.tile >= end)
-            break;
+    for (int stage = 0; stage < S::STAGES - 1; stage++)
+        gpu_stream_go_on<S>(p, from, at, shared + at.ring + stage * S::STAGE_BYTES);
+#pragma unroll 1
+    for (int32_t tile = begin; tile < end; tile += step) {
+        gpu_copy_async_wait<S::STAGES - 2>();
+        gpu_wave_barrier();
+        const unsigned char *stage = shared + at.ring + at.read;
+        gpu_stream_operands<S> operands;
+        gpu_stream_take<S>(stage, at.lane, at.x_at, operands);
+        gpu_stream_go_on<S>(p, from, at, shared + at.ring + at.write);
+        at.write = at.read;
+        at.read = at.read == (S::STAGES - 1) * S::STAGE_BYTES ? 0 : at.read + S::STAGE_BYTES;
+        gpu_stream_multiply<S>(p, operands, stage, at.lane, sums);
     }
     gpu_copy_async_wait<0>();
 }
@@ -404,15 +310,11 @@ GPU_DEVICE void gpu_stream_sum(const gpu_apply_params &p, gpu_stream_source<S> f
 template <class S>
 GPU_DEVICE float gpu_stream_total(const float *sums, uint32_t waves_n, uint32_t row,
                                   uint32_t column) {
-    uint32_t b_column = row * S::GROUPS; /* of B: the first that stands for the row */
-    uint32_t kept = S::KEPT == 4 ? column % 2 * 2 + b_column % 2 : column % 2;
-    uint32_t sum = (column % S::N / 16 * S::BLOCKS + b_column / 8) * S::KEPT + kept;
-    uint32_t lane = column % 16 / 2 * 4 + b_column % 8 / 2;
+    uint32_t sum = (column % S::N / 16 * S::BLOCKS + row / 8) * 4 + column % 2 * 2 + row % 2;
+    uint32_t lane = column % 16 / 2 * 4 + row % 8 / 2;
     float total = 0;
-    for (uint32_t wave = column / S::N; wave < gpu_threads() / GPU_WAVE; wave += waves_n) {
-        const float *at = sums + (wave * S::SUMS + sum) * GPU_LANES + lane;
-        total += S::GROUPS == 4 ? at[0] + at[1] : at[0];
-    }
+    for (uint32_t wave = column / S::N; wave < gpu_threads() / GPU_WAVE; wave += waves_n)
+        total += sums[(wave * S::SUMS + sum) * GPU_LANES + lane];
     return total;
 }
 
@@ -454,19 +356,19 @@ template <class S> GPU_DEVICE void gpu_stream(const gpu_apply_params &p) {
     int32_t used = gpu_used_tiles(p);
     int32_t begin = split * p.split_tiles;
     int32_t end = begin + p.split_tiles < used ? begin + p.split_tiles : used;
-    begin += wave / p.waves_n * S::SPAN;
+    begin += wave / p.waves_n;
 
     float kept[S::FEATURES][S::BLOCKS][4] = {};
     gpu_stream_source<S> from =
         gpu_stream_source_of<S>(p, n_tile + wave % p.waves_n * S::FEATURES, row, begin);
-    gpu_stream_sum<S>(p, from, begin, end, waves_k * S::SPAN, shared,
+    gpu_stream_sum<S>(p, from, begin, end, waves_k, shared,
                       gpu_wave() * (S::STAGES * S::STAGE_BYTES), kept);
     gpu_barrier();
     float *sums = reinterpret_cast<float *>(shared) + wave * (S::SUMS * GPU_LANES);
 #pragma unroll
     for (int i = 0; i < S::SUMS; i++)
-        sums[i * GPU_LANES + gpu_lane()] =
-            kept[i / (S::BLOCKS * S::KEPT)][i / S::KEPT % S::BLOCKS][i % S::KEPT];
+        sums[i * GPU_LANES + gpu_lane()] = kept[i / (S::BLOCKS * 4)][i / 4 % S::BLOCKS][i % 4] *
+                                           gpu_code_unit<S::BITS, S::BF16>(i % 4 / 2);
     gpu_barrier();
     gpu_stream_store<S>(p, output_tile, split, row, n_tile * 16, shared);
 }

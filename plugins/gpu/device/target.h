@@ -11,6 +11,7 @@
  *                                    memory, 16-byte aligned
  *   GPU_WAVE                         threads that run together: 32 or 64
  *   GPU_HAS_MMA                      1 where gpu_mma_* exist: 32 lanes, operands as for m16n8k16
+ *   GPU_HAS_MMA_BF16                 1 where gpu_mma_bf16 does
  *
  *   uint32_t gpu_thread()            in the block
  *   uint32_t gpu_threads()           threads of the block
@@ -34,6 +35,10 @@
  *   void gpu_copy_async_wait<N>()    until at most N of this thread's latest batches are under
  *                                    way; others see the bytes after a barrier
  *
+ *   void gpu_load_matrix_x4(uint32_t out[4], const void *shared_row)
+ *                                    ldmatrix: lane 8 i + r points to row r of matrix i, 16 aligned
+ *                                    bytes of shared memory, and gets the pair lane % 4 of row
+ *                                    lane / 4 of each: for rows of 8 columns, operand B
  *   void gpu_mma_f16(float c[4], const uint32_t a[4], const uint32_t b[2])    c += a * b
  *   void gpu_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2])
  *                                    operand maps as PTX gives them for mma.m16n8k16.row.col

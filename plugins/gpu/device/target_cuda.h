@@ -1,6 +1,7 @@
 /*
  * target.h's words for NVIDIA, sm_75 and later. What sm_75 lacks (asynchronous copies, m16n8k16,
- * bf16) is put together from what it has: right, and slower.
+ * bf16 arithmetic) is put together from what it has: right, and slower. It has no bf16 matrix
+ * instruction.
  */
 #ifndef KERNELRY_GPU_TARGET_CUDA_H
 #define KERNELRY_GPU_TARGET_CUDA_H
@@ -15,6 +16,11 @@
     unsigned char *name = reinterpret_cast<unsigned char *>(gpu_shared_memory)
 #define GPU_WAVE 32u
 #define GPU_HAS_MMA 1
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define GPU_HAS_MMA_BF16 0
+#else
+#define GPU_HAS_MMA_BF16 1
+#endif
 
 GPU_DEVICE uint32_t gpu_thread() { return threadIdx.x; }
 GPU_DEVICE uint32_t gpu_threads() { return blockDim.x; }
@@ -54,10 +60,10 @@ GPU_DEVICE gpu_u32x4 gpu_load_cached_if(const void *from, bool condition) {
     return v;
 }
 
-#if __CUDA_ARCH__ >= 800
-GPU_DEVICE uint32_t gpu_shared_address(void *shared) {
+GPU_DEVICE uint32_t gpu_shared_address(const void *shared) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
 }
+#if __CUDA_ARCH__ >= 800
 GPU_DEVICE void gpu_copy_async16(void *shared, const void *global) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(gpu_shared_address(shared)),
                  "l"(global)
@@ -95,6 +101,13 @@ GPU_DEVICE void gpu_copy_async_commit() {}
 template <int N> GPU_DEVICE void gpu_copy_async_wait() {}
 #endif
 
+GPU_DEVICE void gpu_load_matrix_x4(uint32_t out[4], const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(gpu_shared_address(row))
+                 : "memory");
+}
+
 #if __CUDA_ARCH__ >= 800
 GPU_DEVICE void gpu_mma_f16(float c[4], const uint32_t a[4], const uint32_t b[2]) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
@@ -115,21 +128,6 @@ GPU_DEVICE void gpu_mma_f16(float c[4], const uint32_t a[4], const uint32_t b[2]
                      "{%4, %5}, {%6}, {%0, %1, %2, %3};"
                      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                      : "r"(a[half * 2]), "r"(a[half * 2 + 1]), "r"(b[half]));
-}
-/* Each quad of lanes holds two rows of a and, as operand b, one column. */
-GPU_DEVICE void gpu_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2]) {
-    uint32_t lane = threadIdx.x % 32, row_lane = lane / 4 * 4, column = lane % 4 * 2;
-    for (uint32_t t = 0; t < 4; t++)
-        for (int half = 0; half < 2; half++)
-            for (uint32_t j = 0; j < 2; j++) {
-                uint32_t right = gpu_shuffle(b[half], (column + j) * 4 + t);
-                for (int r = 0; r < 2; r++) {
-                    uint32_t left = gpu_shuffle(a[half * 2 + r], row_lane + t);
-                    c[r * 2 + static_cast<int>(j)] +=
-                        __uint_as_float(left << 16) * __uint_as_float(right << 16) +
-                        __uint_as_float(left & 0xffff0000u) * __uint_as_float(right & 0xffff0000u);
-                }
-            }
 }
 #endif
 

@@ -3,19 +3,22 @@
  *
  * Block tile    16 WAVES_N FEATURES (n) x 8 WAVES_M ROWS (m) x 64 (places); a wave owns
  *               16 FEATURES x 8 ROWS of it.
- * Instruction   m16n8k16: W is operand A, made from codes in registers; x is operand B.
+ * Instruction   m16n8k16: W is operand A, made from codes in registers; x operand B, by ldmatrix.
+ * Groups        GROUPS scales a feature and tile of places: 1, or 4, one a block.
  * Pipeline      STAGES stages of asynchronous copies; tile t of places lives in stage t % STAGES.
  *               Weights are dequantized half a tile ahead of the instructions that use them.
  * Split         as in stream.h, with the accumulators as they lie in the threads.
  *
- * stage buffer   shape                      type      stored as                           bytes
- * x              [8 WAVES_M ROWS, 64]       16 bits   chunk c of 16 bytes of row r at      128 a
- * row r * 8 + (c ^ (r & 1)): a quarter of a wave's 16-byte loads meets all banks codes [WAVES_N
- * FEATURES]         as prepared                       512 or 1024 each scales         [WAVES_N
- * FEATURES, 32]     u32       a lane's two, for its block     128 each zeros          [WAVES_N
- * FEATURES, 32]     u32       the word that holds a lane's two, 128 each
+ * stage buffer   shape                             type      stored as
+ * x              [8 WAVES_M ROWS, 64]              16 bits   chunk c of 16 bytes of row r at
+ *                                                            r * 128 + (c ^ (r % 8)) * 16
+ * codes          [WAVES_N FEATURES]                          as prepared, 512 or 1024 bytes each
+ * scales         [GROUPS, WAVES_N FEATURES, 16]    16 bits   as prepared
+ * zeros          [GROUPS, WAVES_N FEATURES, 16]    u8        as prepared; where the type has them
  *
- * Numerics   sums in f32 over all places of the block, then over splits in fixed order.
+ * Numerics   weights are rounded to x's type; sums in f32 over all places of the block, then over
+ *            splits in fixed order.
+ * Assumes    GROUPS 1: a layout whose groups begin and end with tiles of places.
  * Chosen     where m is not small, see plan.c.
  */
 #ifndef KERNELRY_GPU_TILE_H
@@ -24,19 +27,20 @@
 #include "dequant.h"
 #include "operands.h"
 
-template <int BITS_, int WAVES_N_, int WAVES_M_, int FEATURES_, int ROWS_, int STAGES_>
+template <int BITS_, int WAVES_N_, int WAVES_M_, int FEATURES_, int ROWS_, int GROUPS_, int STAGES_>
 struct gpu_tile_shape {
     static constexpr int BITS = BITS_, WAVES_N = WAVES_N_, WAVES_M = WAVES_M_;
-    static constexpr int FEATURES = FEATURES_, ROWS = ROWS_, STAGES = STAGES_;
+    static constexpr int FEATURES = FEATURES_, ROWS = ROWS_, GROUPS = GROUPS_, STAGES = STAGES_;
     /* row blocks at a time: 8 independent instructions cover their latency */
     static constexpr int BATCH = FEATURES >= 8 ? 1 : 8 / FEATURES < ROWS ? 8 / FEATURES : ROWS;
     static constexpr int THREADS = WAVES_N * WAVES_M * 32;
     static constexpr int N_TILES = WAVES_N * FEATURES, M = WAVES_M * ROWS * 8;
     static constexpr int X_BYTES = M * 128, CODE_BYTES = N_TILES * 128 * BITS;
-    static constexpr int SCALE_BYTES = N_TILES * 128;
+    static constexpr int SCALE_CHUNKS = N_TILES * 2; /* of a group */
     static constexpr int CODES_AT = X_BYTES, SCALES_AT = CODES_AT + CODE_BYTES;
-    static constexpr int ZEROS_AT = SCALES_AT + SCALE_BYTES;
-    static constexpr int STAGE_BYTES = ZEROS_AT + SCALE_BYTES;
+    static constexpr int ZEROS_AT = SCALES_AT + GROUPS * SCALE_CHUNKS * 16;
+    static constexpr int STAGE_BYTES = ZEROS_AT + GROUPS * N_TILES * 16;
+    static_assert(GROUPS * SCALE_CHUNKS <= THREADS, "a thread copies one chunk of scales");
 };
 
 /** Where a block works. */
@@ -53,11 +57,13 @@ struct gpu_tile_place {
 template <class S> struct gpu_tile_source {
     static constexpr int X = S::M * 8 / S::THREADS;
     static constexpr int CODES = (S::N_TILES * 8 * S::BITS + S::THREADS - 1) / S::THREADS;
-    static constexpr int SCALES = (S::N_TILES * 32 + S::THREADS - 1) / S::THREADS;
-    const uint16_t *x[X];                /* of its chunk in the next k tile */
-    const unsigned char *codes[CODES];   /* of the next k tile */
-    const unsigned char *scales[SCALES]; /* of group 0 */
-    uint32_t x_at;                       /* in the stage, of x[0] */
+    const uint16_t *x;                 /* its first chunk of the next k tile */
+    int64_t x_step;                    /* from there to its next row */
+    int32_t rows;                      /* of those rows, i * THREADS / 8 < rows exist */
+    const unsigned char *codes[CODES]; /* of the next k tile */
+    const unsigned char *scales;       /* of group 0 */
+    const unsigned char *zeros;        /* likewise */
+    uint32_t x_at;                     /* in the stage, of x[0] */
     uint32_t thread;
     int32_t k;      /* column of x of its chunk in the next k tile */
     uint32_t k_end; /* whole chunks of 8 columns start below it */
@@ -72,72 +78,69 @@ GPU_DEVICE gpu_tile_source<S> gpu_tile_source_of(const gpu_apply_params &p,
     uint32_t chunk = from.thread % 8, first = from.thread / 8;
     from.k = at.begin * GPU_TILE_K + static_cast<int32_t>(chunk) * 8 - p.front;
     from.k_end = p.k < 8 ? 0 : static_cast<uint32_t>(p.k) - 7;
-    from.x_at = first * 128 + (chunk ^ (first & 1)) * 16;
+    from.x_at = first * 128 + (chunk ^ (first & 7)) * 16;
     gpu_keep(from.thread);
     gpu_keep(from.x_at);
-#pragma unroll
-    for (int i = 0; i < from.X; i++) { /* rows beyond m repeat the last one */
-        int64_t row = at.row + first + i * (S::THREADS / 8);
-        from.x[i] =
-            static_cast<const uint16_t *>(p.x) + (row < p.m ? row : p.m - 1) * p.x_stride + from.k;
-        gpu_keep(from.x[i]);
-    }
+    int64_t row = at.row + first;
+    from.x = static_cast<const uint16_t *>(p.x) + row * p.x_stride + from.k;
+    from.x_step = p.x_stride * (S::THREADS / 8);
+    from.rows = row + S::M < p.m ? S::M : static_cast<int32_t>(p.m - row);
+    gpu_keep(from.x);
 #pragma unroll
     for (int i = 0; i < from.CODES; i++) {
         uint32_t load = wave + i * (S::THREADS / 32); /* of 512 bytes */
         int64_t tile = at.n_tile + load / (S::BITS / 4);
         tile = tile < p.n_tiles ? tile : p.n_tiles - 1;
-        from.codes[i] = p.codes + (tile * p.k_tiles + at.begin) * (128 * S::BITS) +
+        from.codes[i] = p.codes + gpu_tile_at(p.k_tiles, 128 * S::BITS, tile, at.begin) +
                         load % (S::BITS / 4) * 512 + lane * 16;
         gpu_keep(from.codes[i]);
     }
-#pragma unroll
-    for (int i = 0; i < from.SCALES; i++) {
-        int64_t tile = at.n_tile + wave + i * (S::THREADS / 32);
-        tile = tile < p.n_tiles ? tile : p.n_tiles - 1;
-        from.scales[i] = p.scales + tile * p.groups * 32 + lane / 4 * 4;
-        gpu_keep(from.scales[i]);
-    }
+    uint32_t part = from.thread / S::GROUPS; /* chunk of scales, tile of zeros */
+    int64_t last = p.n_tiles - 1, scales = at.n_tile + part / 2, zeros = at.n_tile + part;
+    from.scales = p.scales + gpu_scales_at(p, scales < last ? scales : last, 0) * 2 + part % 2 * 16;
+    from.zeros = p.zeros + gpu_scales_at(p, zeros < last ? zeros : last, 0);
+    gpu_keep(from.scales);
     return from;
 }
 
-/** Zero points, which not every type has: their places are those of the scales, halved. */
+/** Copy the scales and, where the type has them, zero points of a tile's groups: `group` is that of
+ *  run thread % GROUPS. */
 template <class S>
-GPU_DEVICE void gpu_tile_copy_zeros(const gpu_apply_params &p, const gpu_tile_source<S> &from,
-                                    uint32_t group, unsigned char *stage) {
-    uint32_t lane = from.thread % 32;
-#pragma unroll
-    for (int i = 0; i < from.SCALES; i++) {
-        uint32_t at = (i * S::THREADS + from.thread) * 4;
-        if (S::SCALE_BYTES / 4 % S::THREADS != 0 && at >= S::SCALE_BYTES)
-            break;
-        int64_t scale = from.scales[i] - p.scales - lane / 4 * 4;
-        gpu_copy_async4(stage + S::ZEROS_AT + at,
-                        p.zeros + scale / 2 + static_cast<uint64_t>(group) * 16 + lane / 8 * 4);
-    }
+GPU_DEVICE void gpu_tile_copy_scales(const gpu_apply_params &p, const gpu_tile_source<S> &from,
+                                     uint64_t group, unsigned char *stage) {
+    uint32_t run = from.thread % S::GROUPS, part = from.thread / S::GROUPS;
+    if (part < S::SCALE_CHUNKS)
+        gpu_copy_async16(stage + S::SCALES_AT + (run * S::SCALE_CHUNKS + part) * 16,
+                         from.scales + group * (GPU_PANEL_N * 2));
+    if (p.zeros != nullptr && part < S::N_TILES)
+        gpu_copy_async16(stage + S::ZEROS_AT + (run * S::N_TILES + part) * 16,
+                         from.zeros + group * GPU_PANEL_N);
 }
 
-/** The chunk that the row's end cuts: few of its columns exist. */
-GPU_DEVICE void gpu_tile_copy_rest(const uint16_t *x, int32_t left, unsigned char *to) {
-#pragma unroll 1
-    for (int32_t i = 0; i < 8; i++)
-        reinterpret_cast<uint16_t *>(to)[i] = i < left ? x[i] : uint16_t{0};
+/** Copy a thread's chunks of x. Rows that do not exist stay what they are: they are columns of B
+ *  that nobody stores. */
+template <class S>
+GPU_DEVICE void gpu_tile_copy_x(const gpu_apply_params &p, const gpu_tile_source<S> &from,
+                                unsigned char *to) {
+    const uint16_t *x = from.x;
+    bool inside = static_cast<uint32_t>(from.k) < from.k_end;
+    bool cut = !inside && from.k >= 0 && from.k < p.k;
+#pragma unroll
+    for (int i = 0; i < from.X; i++, x += from.x_step) {
+        if (i * (S::THREADS / 8) >= from.rows)
+            continue;
+        if (cut)
+            gpu_copy_rest(x, p.k - from.k, to + i * (S::THREADS * 16));
+        else
+            gpu_copy_async16_if(to + i * (S::THREADS * 16), x, inside);
+    }
 }
 
 /** Start copying the next tile of places and go on to the one after it. */
 template <class S>
 GPU_DEVICE void gpu_tile_copy(const gpu_apply_params &p, gpu_tile_source<S> &from, uint32_t group,
                               unsigned char *stage) {
-    bool inside = static_cast<uint32_t>(from.k) < from.k_end;
-    if (!inside && from.k >= 0 && from.k < p.k) {
-#pragma unroll
-        for (int i = 0; i < from.X; i++)
-            gpu_tile_copy_rest(from.x[i], p.k - from.k, stage + from.x_at + i * (S::THREADS * 16));
-    } else {
-#pragma unroll
-        for (int i = 0; i < from.X; i++)
-            gpu_copy_async16_if(stage + from.x_at + i * (S::THREADS * 16), from.x[i], inside);
-    }
+    gpu_tile_copy_x<S>(p, from, stage + from.x_at);
 #pragma unroll
     for (int i = 0; i < from.CODES; i++) {
         uint32_t at = S::CODES_AT + (i * S::THREADS + from.thread) * 16;
@@ -145,23 +148,12 @@ GPU_DEVICE void gpu_tile_copy(const gpu_apply_params &p, gpu_tile_source<S> &fro
             break;
         gpu_copy_async16(stage + at, from.codes[i]);
     }
-#pragma unroll
-    for (int i = 0; i < from.SCALES; i++) {
-        uint32_t at = (i * S::THREADS + from.thread) * 4;
-        if (S::SCALE_BYTES / 4 % S::THREADS != 0 && at >= S::SCALE_BYTES)
-            break;
-        gpu_copy_async4(stage + S::SCALES_AT + at,
-                        from.scales[i] + static_cast<uint64_t>(group) * 32);
-    }
-    if (p.zeros != nullptr)
-        gpu_tile_copy_zeros<S>(p, from, group, stage);
+    gpu_tile_copy_scales<S>(p, from, group, stage);
     from.k += GPU_TILE_K;
-#pragma unroll
-    for (int i = 0; i < from.X; i++)
-        from.x[i] += GPU_TILE_K;
+    from.x += GPU_TILE_K;
 #pragma unroll
     for (int i = 0; i < from.CODES; i++)
-        from.codes[i] += 128 * S::BITS;
+        from.codes[i] += GPU_PANEL_TILES * 128 * S::BITS;
 }
 
 /** Operands A of half a tile of places (2 fragments), made ahead of their use. */
@@ -169,22 +161,22 @@ template <class S> struct gpu_tile_left { uint32_t a[2][S::FEATURES][4]; };
 
 /** A lane's places in a stage. */
 template <class S> struct gpu_tile_lane {
-    uint32_t x[2];   /* of either half: row 0 of the wave's; rows follow every 1024 bytes */
+    uint32_t x[2];   /* of either half: its row for ldmatrix; rows follow every 1024 bytes */
     uint32_t codes;  /* of the first half */
-    uint32_t scales; /* of the wave's first tile of features; zeros lie SCALE_BYTES behind */
-    uint32_t shift;  /* of a lane's zeros in their word */
+    uint32_t scales; /* of the wave's first tile of features */
+    uint32_t zeros;
 };
 
 template <class S> GPU_DEVICE gpu_tile_lane<S> gpu_tile_lane_of() {
     gpu_tile_lane<S> at;
     uint32_t lane = gpu_lane(), wave = gpu_wave();
     uint32_t n_first = wave % S::WAVES_N * S::FEATURES;
-    uint32_t row = wave / S::WAVES_N * S::ROWS * 8 + lane / 4;
+    uint32_t row = lane % 8, rows_at = wave / S::WAVES_N * S::ROWS * 1024 + row * 128;
     for (uint32_t half = 0; half < 2; half++)
-        at.x[half] = row * 128 + ((lane % 4 * 2 + half) ^ (row & 1)) * 16;
+        at.x[half] = rows_at + ((half * 4 + lane / 8) ^ row) * 16;
     at.codes = S::CODES_AT + n_first * (128 * S::BITS) + lane * 16;
-    at.scales = S::SCALES_AT + n_first * 128 + lane * 4;
-    at.shift = lane / 4 % 2 * 16;
+    at.scales = S::SCALES_AT + n_first * 32 + lane / 4 * 4;
+    at.zeros = S::ZEROS_AT + n_first * 16 + lane / 4 * 2;
     gpu_keep(at.x[0]);
     gpu_keep(at.x[1]);
     gpu_keep(at.codes);
@@ -197,12 +189,14 @@ template <class S, bool BF16>
 GPU_DEVICE void gpu_tile_dequantize(const gpu_apply_params &p, const gpu_tile_lane<S> &at,
                                     const unsigned char *stage, int half, int f, int j,
                                     gpu_block_scale &scale, gpu_tile_left<S> &left) {
-    if (half == 0 && j == 0) {
-        const unsigned char *scales = stage + at.scales + f * 128;
+    int block = half * 2 + j;
+    if (block % (GPU_TILE_BLOCKS / S::GROUPS) == 0) {
+        uint32_t tile = static_cast<uint32_t>(S::GROUPS == 1 ? f : block * S::N_TILES + f);
         uint32_t zeros = S::BITS == 4 ? 0x0808 : 0x8080;
         if (p.zeros != nullptr)
-            zeros = *reinterpret_cast<const uint32_t *>(scales + S::SCALE_BYTES) >> at.shift;
-        scale = gpu_scale_of<S::BITS, BF16>(*reinterpret_cast<const uint32_t *>(scales), zeros);
+            zeros = *reinterpret_cast<const uint16_t *>(stage + at.zeros + tile * 16);
+        scale = gpu_scale_of<S::BITS, BF16>(
+            *reinterpret_cast<const uint32_t *>(stage + at.scales + tile * 32), zeros);
     }
     uint32_t words[2];
     const unsigned char *codes = stage + at.codes + f * (128 * S::BITS);
@@ -227,17 +221,16 @@ GPU_DEVICE void gpu_tile_half(const gpu_apply_params &p, const gpu_tile_lane<S> 
                               gpu_block_scale scale[S::FEATURES],
                               float c[S::FEATURES][S::ROWS][4]) {
     constexpr int FRAGMENTS = 2 * S::FEATURES, BATCHES = S::ROWS / S::BATCH;
-    gpu_u32x4 x[2][S::BATCH];
+    uint32_t x[2][S::BATCH][4]; /* of two fragments */
     const unsigned char *rows = stage + at.x[half];
 #pragma unroll
     for (int r = 0; r < S::BATCH; r++)
-        x[0][r] = *reinterpret_cast<const gpu_u32x4 *>(rows + r * 1024);
+        gpu_load_matrix_x4(x[0][r], rows + r * 1024);
 #pragma unroll
     for (int batch = 0; batch < BATCHES; batch++) {
 #pragma unroll
         for (int r = 0; r < S::BATCH && batch + 1 < BATCHES; r++)
-            x[(batch + 1) % 2][r] =
-                *reinterpret_cast<const gpu_u32x4 *>(rows + ((batch + 1) * S::BATCH + r) * 1024);
+            gpu_load_matrix_x4(x[(batch + 1) % 2][r], rows + ((batch + 1) * S::BATCH + r) * 1024);
 #pragma unroll
         for (int i = batch * FRAGMENTS / BATCHES; i < (batch + 1) * FRAGMENTS / BATCHES; i++)
             gpu_tile_dequantize<S, BF16>(p, at, next_stage, 1 - half, i / 2, i % 2, scale[i / 2],
@@ -245,20 +238,19 @@ GPU_DEVICE void gpu_tile_half(const gpu_apply_params &p, const gpu_tile_lane<S> 
 #pragma unroll
         for (int j = 0; j < 2; j++)
 #pragma unroll
-            for (int r = 0; r < S::BATCH; r++) {
-                const gpu_u32x4 &v = x[batch % 2][r];
-                uint32_t right[2] = {j == 0 ? v.x : v.z, j == 0 ? v.y : v.w};
+            for (int r = 0; r < S::BATCH; r++)
 #pragma unroll
                 for (int f = 0; f < S::FEATURES; f++)
-                    gpu_mma<BF16>(c[f][batch * S::BATCH + r], left.a[j][f], right);
-            }
+                    gpu_mma<BF16>(c[f][batch * S::BATCH + r], left.a[j][f],
+                                  x[batch % 2][r] + j * 2);
     }
 }
 
-/** The group of this lane's block in a tile of places that exists. */
+/** The group of this thread's run of blocks in a tile of places that exists. */
+template <class S>
 GPU_DEVICE uint32_t gpu_tile_group(const gpu_apply_params &p, int32_t k_tile, int32_t end) {
     int32_t tile = k_tile < end ? k_tile : end - 1;
-    return gpu_group(p, static_cast<uint32_t>(tile) * GPU_TILE_BLOCKS + gpu_lane() % 4);
+    return gpu_group(p, static_cast<uint32_t>(tile) * GPU_TILE_BLOCKS + gpu_lane() % S::GROUPS);
 }
 
 /**
@@ -277,11 +269,11 @@ GPU_DEVICE void gpu_tile_pipeline(const gpu_apply_params &p, const gpu_tile_plac
     for (int stage = 0; stage < S::STAGES - 1; stage++) {
         int32_t tile = at.begin + stage;
         if (tile < at.end)
-            gpu_tile_copy<S>(p, from, gpu_tile_group(p, tile, at.end),
+            gpu_tile_copy<S>(p, from, gpu_tile_group<S>(p, tile, at.end),
                              shared + stage * S::STAGE_BYTES);
         gpu_copy_async_commit();
     }
-    uint32_t group = gpu_tile_group(p, at.begin + S::STAGES - 1, at.end);
+    uint32_t group = gpu_tile_group<S>(p, at.begin + S::STAGES - 1, at.end);
     gpu_tile_left<S> first, second;
     gpu_block_scale scale[S::FEATURES];
     gpu_copy_async_wait<S::STAGES - 2>();
@@ -297,7 +289,7 @@ GPU_DEVICE void gpu_tile_pipeline(const gpu_apply_params &p, const gpu_tile_plac
         if (tile + S::STAGES - 1 < at.end)
             gpu_tile_copy<S>(p, from, group, shared + write);
         gpu_copy_async_commit();
-        group = gpu_tile_group(p, tile + S::STAGES, at.end);
+        group = gpu_tile_group<S>(p, tile + S::STAGES, at.end);
         gpu_tile_half<S, BF16>(p, lane, shared + read, 0, shared + read, first, second, scale, c);
         /* after the last tile this dequantizes what nobody uses */
         gpu_tile_half<S, BF16>(p, lane, shared + read, 1, shared + after, second, first, scale, c);

@@ -4,7 +4,7 @@
  *   KRY_SIMT_WAVE  lanes of a wave, 32 (as NVIDIA and RDNA) or 64 (as CDNA)
  *   KRY_SIMT_MMA   0: no matrix instructions in the vocabulary, as on AMD; 1: those of m16n8k16
  *   KRY_SIMT_ARCH  90: all words, see target_cpu_hopper.h; 80; 75: copies are not asynchronous,
- *                  m16n8k16 is two of m16n8k8
+ *                  m16n8k16 is two of m16n8k8, and there is none for bf16
  */
 #ifndef TESTS_SUPPORT_SIMT_TARGET_CPU_H
 #define TESTS_SUPPORT_SIMT_TARGET_CPU_H
@@ -29,6 +29,7 @@
 #define GPU_SHARED(name) unsigned char *name = simt_shared()
 #define GPU_WAVE static_cast<uint32_t>(KRY_SIMT_WAVE)
 #define GPU_HAS_MMA KRY_SIMT_MMA
+#define GPU_HAS_MMA_BF16 (KRY_SIMT_MMA && KRY_SIMT_ARCH >= 80)
 
 /* The parameters that a word ends with tell where it stands; device source leaves them out. */
 #define SIMT_WHERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
@@ -88,6 +89,9 @@ template <int N> GPU_DEVICE void gpu_copy_async_wait() {
 }
 
 #if GPU_HAS_MMA
+GPU_DEVICE void gpu_load_matrix_x4(uint32_t out[4], const void *row, SIMT_WHERE) {
+    simt_load_matrix(SIMT_PLACE, 4, false, row, out);
+}
 GPU_DEVICE void simt_mma(simt_place place, bool is_bf16, float c[4], const uint32_t a[4],
                          const uint32_t b[2]) {
     if (KRY_SIMT_ARCH >= 80) {
@@ -100,6 +104,8 @@ GPU_DEVICE void simt_mma(simt_place place, bool is_bf16, float c[4], const uint3
 GPU_DEVICE void gpu_mma_f16(float c[4], const uint32_t a[4], const uint32_t b[2], SIMT_WHERE) {
     simt_mma(SIMT_PLACE, false, c, a, b);
 }
+#endif
+#if GPU_HAS_MMA_BF16
 GPU_DEVICE void gpu_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2], SIMT_WHERE) {
     simt_mma(SIMT_PLACE, true, c, a, b);
 }

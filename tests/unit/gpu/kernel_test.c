@@ -228,36 +228,36 @@ static bool launched(size_t i, const char *entry) {
 }
 
 static void device_preparation(void) {
-    kry_linear linear = weights_linear(100, 64, 32, KRY_WEIGHT_U4B8);
+    kry_linear linear = weights_linear(100, 256, 32, KRY_WEIGHT_U4B8);
     void *state;
     device_prepared = on_device(1 << 20);
-    prepare_on(&linear, 0, 64, KRY_E_STATE, NULL);
+    prepare_on(&linear, 0, 256, KRY_E_STATE, NULL);
     EXPECT(kernel->open_device(&device, &host, &state) == KRY_OK);
-    prepare_on(&linear, 16, 48, KRY_OK, state);
+    prepare_on(&linear, 64, 192, KRY_OK, state);
     EXPECT(fake_cuda.launch_count == 2 && launched(0, "gpu_repack_codes") &&
            launched(1, "gpu_repack_scales"));
     const struct gpu_repack_params *p =
         (const struct gpu_repack_params *)(const void *)fake_cuda.launches[0].parameters;
-    EXPECT(p->n_begin == 16 && p->n_end == 48 && p->prepared == (unsigned char *)device_prepared);
+    EXPECT(p->n_begin == 64 && p->n_end == 192 && p->prepared == (unsigned char *)device_prepared);
     EXPECT(p->qweight_stride == 17 && p->scale_stride == 18 && p->scale_bytes == 2);
     EXPECT((uintptr_t)p->qweight == 0x1000 && (uintptr_t)p->scales == 0x2000 && p->source == NULL);
     linear.group_size = 24; /* gathered: the first range brings the table */
-    prepare_on(&linear, 0, 64, KRY_OK, state);
+    prepare_on(&linear, 0, 256, KRY_OK, state);
     EXPECT(fake_cuda.launch_count == 3 && launched(0, "gpu_fill_source"));
-    prepare_on(&linear, 16, 64, KRY_OK, state);
+    prepare_on(&linear, 64, 256, KRY_OK, state);
     EXPECT(fake_cuda.launch_count == 2);
 }
 
 static void device_preparation_of_act_order(void) {
-    kry_linear linear = weights_linear(100, 64, 32, KRY_WEIGHT_U4B8);
+    kry_linear linear = weights_linear(100, 256, 32, KRY_WEIGHT_U4B8);
     void *state;
     linear.act_order = 1;
     struct gpu_layout layout = gpu_layout_of(&linear);
     device_prepared = on_device(1 << 20);
     EXPECT(kernel->open_device(&device, &host, &state) == KRY_OK);
-    for (int64_t begin = 0; begin <= 32; begin += 32) {
+    for (int64_t begin = 0; begin <= 128; begin += 128) {
         uintptr_t tables = begin == 0 ? (uintptr_t)device_prepared : 0x20000;
-        prepare_on(&linear, begin, 64, KRY_OK, state);
+        prepare_on(&linear, begin, 256, KRY_OK, state);
         EXPECT(fake_cuda.launch_count == 3 && launched(0, "gpu_sort"));
         const struct gpu_sort_params *sort =
             (const struct gpu_sort_params *)(const void *)fake_cuda.launches[0].parameters;

@@ -206,20 +206,20 @@ static void prepare_act_order_sorts_columns_by_group(void **state) {
 static void prepare_in_ranges_of_any_order_writes_what_one_range_writes(void **state) {
     (void)state;
     for (uint32_t kind = 0; kind < 3; kind++) {
-        kry_linear linear = weights_linear(150, 85, kind == 1 ? 24 : 32, KRY_WEIGHT_U4);
+        kry_linear linear = weights_linear(150, 213, kind == 1 ? 24 : 32, KRY_WEIGHT_U4);
         struct prepared whole, parts;
         linear.act_order = kind == 2;
         make(&whole, &linear, 5);
         make(&parts, &linear, 5);
-        assert_int_equal(prepare(&whole, 0, 85), KRY_OK);
-        assert_int_equal(prepare(&parts, 64, 85), KRY_OK);
+        assert_int_equal(prepare(&whole, 0, 213), KRY_OK);
+        assert_int_equal(prepare(&parts, 192, 213), KRY_OK);
         assert_int_equal(parts.bytes[0], POISON); /* the first range brings what belongs to all */
-        assert_int_equal(prepare(&parts, 0, 16), KRY_OK);
-        assert_int_equal(prepare(&parts, 16, 64), KRY_OK);
+        assert_int_equal(prepare(&parts, 0, 64), KRY_OK);
+        assert_int_equal(prepare(&parts, 64, 192), KRY_OK);
         assert_memory_equal(whole.bytes, parts.bytes, whole.sizes.prepared_bytes);
         /* Nothing depends on what the memory held. */
         memset(parts.bytes, ~POISON, parts.sizes.prepared_bytes);
-        assert_int_equal(prepare(&parts, 0, 85), KRY_OK);
+        assert_int_equal(prepare(&parts, 0, 213), KRY_OK);
         assert_memory_equal(whole.bytes, parts.bytes, whole.sizes.prepared_bytes);
         clear(&whole);
         clear(&parts);
@@ -228,14 +228,14 @@ static void prepare_in_ranges_of_any_order_writes_what_one_range_writes(void **s
 
 static void prepare_range_that_cannot_be_is_refused(void **state) {
     (void)state;
-    kry_linear linear = weights_linear(64, 40, 32, KRY_WEIGHT_U4B8);
+    kry_linear linear = weights_linear(64, 100, 32, KRY_WEIGHT_U4B8);
     struct prepared p;
     make(&p, &linear, 1);
-    assert_int_equal(prepare(&p, 8, 40), KRY_E_ARGUMENT);
-    assert_int_equal(prepare(&p, 0, 24), KRY_E_ARGUMENT);
-    assert_non_null(strstr(gpu_error_message(), "0 to 24, expected multiples of 16"));
+    assert_int_equal(prepare(&p, 16, 100), KRY_E_ARGUMENT);
+    assert_int_equal(prepare(&p, 0, 80), KRY_E_ARGUMENT);
+    assert_non_null(strstr(gpu_error_message(), "0 to 80, expected multiples of 64"));
     assert_int_equal(p.bytes[0], POISON);
-    assert_int_equal(prepare(&p, 16, 16), KRY_OK);
+    assert_int_equal(prepare(&p, 64, 64), KRY_OK);
     assert_int_equal(p.bytes[p.layout.codes_at], POISON); /* no feature, nothing written */
     clear(&p);
 }
