@@ -32,11 +32,53 @@ GPU_DEVICE int32_t gpu_used_tiles(const gpu_apply_params &p) {
     return p.header != nullptr ? static_cast<int32_t>(p.header[0]) : p.k_tiles;
 }
 
-/** A chunk of 8 columns of x that the row's end cuts: `left` of them exist. */
-GPU_DEVICE void gpu_copy_rest(const uint16_t *x, int32_t left, unsigned char *to) {
+/** A thread's chunks of x: 8 columns each, of rows at equal distances. */
+struct gpu_x_source {
+    const uint16_t *x; /* of the first row, at the chunk's column */
+    int32_t rows;      /* rows that exist from the first one on, which are not all the thread's */
+    int32_t k;         /* column of the chunk */
+    uint32_t at;       /* where the first one goes, bytes */
+};
+
+/** The chunks at place `place` of a thread whose first row is `row`. */
+GPU_DEVICE gpu_x_source gpu_x_source_of(const gpu_apply_params &p, int64_t row, int64_t row_end,
+                                        int32_t place, uint32_t at) {
+    gpu_x_source from;
+    from.k = place - p.front;
+    from.x = static_cast<const uint16_t *>(p.x) + row * p.x_stride + from.k;
+    from.rows = static_cast<int32_t>((row_end < p.m ? row_end : p.m) - row);
+    from.at = at;
+    gpu_keep(from.x);
+    gpu_keep(from.rows);
+    gpu_keep(from.at);
+    return from;
+}
+
+/**
+ * Start copying COUNT chunks, ROWS rows of 128 bytes apart, to shared memory at `to`; FLIP is the
+ * bit of the place that ROWS changes by the swizzle. Columns that do not exist are zeros. Rows that
+ * do not exist stay what they are: they are columns of operand B that nobody stores.
+ */
+template <int COUNT, int ROWS, uint32_t FLIP>
+GPU_DEVICE void gpu_copy_x(const gpu_apply_params &p, const gpu_x_source &from, unsigned char *to) {
+    int32_t left = p.k - from.k;
+    bool inside = from.k >= 0 && left >= 8;
+    if (from.k >= 0 && left > 0 && left < 8) { /* cut by the end of the row */
 #pragma unroll 1
-    for (int32_t i = 0; i < 8; i++)
-        reinterpret_cast<uint16_t *>(to)[i] = i < left ? x[i] : uint16_t{0};
+        for (int32_t i = 0; i < COUNT * 8; i++) {
+            uint32_t place = from.at ^ (static_cast<uint32_t>(i) / 8 % 2 * FLIP);
+            uint16_t *value = reinterpret_cast<uint16_t *>(to + i / 8 * (ROWS * 128) + place);
+            if (i / 8 * ROWS < from.rows)
+                value[i % 8] =
+                    i % 8 < left ? from.x[i / 8 * ROWS * p.x_stride + i % 8] : uint16_t{0};
+        }
+        return;
+    }
+    const uint16_t *x = from.x;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++, x += p.x_stride * ROWS)
+        if (i * ROWS < from.rows)
+            gpu_copy_async16_if(to + i * (ROWS * 128) + (from.at ^ (i % 2 * FLIP)), x, inside);
 }
 
 GPU_DEVICE float gpu_widen(const void *from, int64_t index, uint32_t type) {

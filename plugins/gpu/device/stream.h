@@ -54,14 +54,10 @@ struct gpu_stream_shape {
 
 /** What a lane copies of each tile of places. */
 template <class S> struct gpu_stream_source {
-    const unsigned char *codes;       /* of the next k tile */
-    const unsigned char *scales;      /* of group 0 */
-    const unsigned char *zeros;       /* likewise */
-    const uint16_t *x[S::BLOCKS * 2]; /* column 0 of rows lane / 8 + 4 i */
-    int32_t rows;                     /* of those, 4 i < rows exist */
-    uint32_t x_at;                    /* in a stage, of row lane / 8 */
-    int32_t k;                        /* the column of its chunk in the next k tile */
-    uint32_t k_end;                   /* whole chunks of 8 columns start below it */
+    const unsigned char *codes;  /* of the next k tile */
+    const unsigned char *scales; /* of group 0 */
+    const unsigned char *zeros;  /* likewise */
+    gpu_x_source x;              /* rows lane / 8 + 4 i, of the next k tile */
 };
 
 template <class S>
@@ -75,20 +71,12 @@ GPU_DEVICE gpu_stream_source<S> gpu_stream_source_of(const gpu_apply_params &p, 
     uint64_t scales_at = gpu_scales_at(p, n_tile, 0);
     from.scales = p.scales + scales_at * 2 + lane / S::GROUPS * 16;
     from.zeros = p.zeros + scales_at + lane / S::GROUPS * 16;
-    from.k = k_tile * GPU_TILE_K + static_cast<int32_t>(lane % 8) * 8 - p.front;
-    from.k_end = p.k < 8 ? 0 : static_cast<uint32_t>(p.k) - 7;
-    int64_t first = row + lane / 8;
-    from.rows = first + S::M < p.m ? S::M : static_cast<int32_t>(p.m - first);
-    from.x_at = lane / 8 * 128 + (lane % 8 ^ lane / 8) * 16;
-#pragma unroll
-    for (int i = 0; i < S::BLOCKS * 2; i++) {
-        from.x[i] = static_cast<const uint16_t *>(p.x) + (first + i * 4) * p.x_stride;
-        gpu_keep(from.x[i]);
-    }
+    from.x = gpu_x_source_of(p, row + lane / 8, row + S::M,
+                             k_tile * GPU_TILE_K + static_cast<int32_t>(lane % 8) * 8,
+                             S::X_AT + lane / 8 * 128 + (lane % 8 ^ lane / 8) * 16);
     gpu_keep(from.codes);
     gpu_keep(from.scales);
-    gpu_keep(from.rows);
-    gpu_keep(from.x_at);
+    gpu_keep(from.zeros);
     return from;
 }
 
@@ -101,28 +89,6 @@ GPU_DEVICE uint32_t gpu_stream_group(const gpu_apply_params &p, uint32_t k_tile,
     uint32_t group = gpu_divide(block + p.first_offset, p.divider);
     uint32_t last = static_cast<uint32_t>(p.groups) - 1;
     return group < last ? group : last;
-}
-
-/** Copy a lane's chunks of x, whose place in the stage is that of row lane / 8 with 4 (a bit of the
- *  swizzle) flipped for every second one. Rows that do not exist stay what they are: they are
- *  columns of B that nobody stores. */
-template <class S>
-GPU_DEVICE void gpu_stream_copy_x(const gpu_apply_params &p, const gpu_stream_source<S> &from,
-                                  unsigned char *to) {
-    bool inside = static_cast<uint32_t>(from.k) < from.k_end;
-    if (!inside && from.k >= 0 && from.k < p.k) {
-#pragma unroll
-        for (int i = 0; i < S::BLOCKS * 2; i++)
-            if (i * 4 < from.rows)
-                gpu_copy_rest(from.x[i] + from.k, p.k - from.k,
-                              to + i * 512 + (from.x_at ^ (i % 2 * 64u)));
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < S::BLOCKS * 2; i++)
-        if (i * 4 < from.rows)
-            gpu_copy_async16_if(to + i * 512 + (from.x_at ^ (i % 2 * 64u)), from.x[i] + from.k,
-                                inside);
 }
 
 /** Start copying k tile `k_tile`, which `from` points to, to the stage at `to`. */
@@ -140,7 +106,7 @@ GPU_DEVICE void gpu_stream_copy(const gpu_apply_params &p, const gpu_stream_sour
     if (p.zeros != nullptr && chunk < S::FEATURES)
         gpu_copy_async16(to + S::ZEROS_AT + (run * S::FEATURES + chunk) * 16,
                          from.zeros + group * GPU_PANEL_N);
-    gpu_stream_copy_x<S>(p, from, to + S::X_AT);
+    gpu_copy_x<S::BLOCKS * 2, 4, 64>(p, from.x, to);
 }
 
 /** What a lane reads of a stage at once: its codes, and x as operands B, two fragments in four
@@ -249,6 +215,7 @@ struct gpu_stream_progress {
     int32_t end;
     int32_t step;
     uint32_t code_step; /* bytes */
+    uint32_t x_step;    /* elements */
     uint32_t lane;
     uint32_t x_at; /* the lane's row for ldmatrix, in a stage's x */
     uint32_t ring; /* in shared memory */
@@ -265,7 +232,8 @@ GPU_DEVICE void gpu_stream_go_on(const gpu_apply_params &p, gpu_stream_source<S>
     gpu_copy_async_commit();
     at.next += at.step;
     from.codes += at.code_step;
-    from.k += at.step * GPU_TILE_K;
+    from.x.x += at.x_step;
+    from.x.k += at.step * GPU_TILE_K;
 }
 
 /** The sums of this wave over tiles at begin, begin + step, ... below end; its ring of stages
@@ -279,6 +247,7 @@ GPU_DEVICE void gpu_stream_sum(const gpu_apply_params &p, gpu_stream_source<S> f
     at.end = end;
     at.step = step;
     at.code_step = static_cast<uint32_t>(step) * (GPU_PANEL_TILES * 128 * S::BITS);
+    at.x_step = static_cast<uint32_t>(step) * GPU_TILE_K;
     at.lane = gpu_lane();
     at.x_at = at.lane % 8 * 128 + (at.lane / 8 ^ at.lane % 8) * 16;
     at.ring = ring;
@@ -288,6 +257,7 @@ GPU_DEVICE void gpu_stream_sum(const gpu_apply_params &p, gpu_stream_source<S> f
     gpu_keep(at.x_at);
     gpu_keep(at.ring);
     gpu_keep(at.code_step);
+    gpu_keep(at.x_step);
 #pragma unroll
     for (int stage = 0; stage < S::STAGES - 1; stage++)
         gpu_stream_go_on<S>(p, from, at, shared + at.ring + stage * S::STAGE_BYTES);

@@ -31,8 +31,9 @@ template <int BITS_, int WAVES_N_, int WAVES_M_, int FEATURES_, int ROWS_, int G
 struct gpu_tile_shape {
     static constexpr int BITS = BITS_, WAVES_N = WAVES_N_, WAVES_M = WAVES_M_;
     static constexpr int FEATURES = FEATURES_, ROWS = ROWS_, GROUPS = GROUPS_, STAGES = STAGES_;
-    /* row blocks at a time: 8 independent instructions cover their latency */
-    static constexpr int BATCH = FEATURES >= 8 ? 1 : 8 / FEATURES < ROWS ? 8 / FEATURES : ROWS;
+    /* Row blocks at a time: 4 independent instructions, and as many again of the other fragment,
+     * cover their latency; more would spill. */
+    static constexpr int BATCH = FEATURES >= 4 ? 1 : 4 / FEATURES;
     static constexpr int THREADS = WAVES_N * WAVES_M * 32;
     static constexpr int N_TILES = WAVES_N * FEATURES, M = WAVES_M * ROWS * 8;
     static constexpr int X_BYTES = M * 128, CODE_BYTES = N_TILES * 128 * BITS;
@@ -55,18 +56,15 @@ struct gpu_tile_place {
 
 /** What a thread copies of each stage: the same chunks of every tile of places. */
 template <class S> struct gpu_tile_source {
-    static constexpr int X = S::M * 8 / S::THREADS;
-    static constexpr int CODES = (S::N_TILES * 8 * S::BITS + S::THREADS - 1) / S::THREADS;
-    const uint16_t *x;                 /* its first chunk of the next k tile */
-    int64_t x_step;                    /* from there to its next row */
-    int32_t rows;                      /* of those rows, i * THREADS / 8 < rows exist */
-    const unsigned char *codes[CODES]; /* of the next k tile */
-    const unsigned char *scales;       /* of group 0 */
-    const unsigned char *zeros;        /* likewise */
-    uint32_t x_at;                     /* in the stage, of x[0] */
+    static constexpr int CODES = S::N_TILES * 8 * S::BITS / S::THREADS;
+    static_assert(S::THREADS / 32 % S::BITS == 0 || S::BITS % (S::THREADS / 32) == 0,
+                  "all waves go on to a later panel together");
+    gpu_x_source x;              /* of the next k tile */
+    const unsigned char *codes;  /* its first load of the next k tile */
+    int32_t panels;              /* that exist from there on */
+    const unsigned char *scales; /* of group 0 */
+    const unsigned char *zeros;  /* likewise */
     uint32_t thread;
-    int32_t k;      /* column of x of its chunk in the next k tile */
-    uint32_t k_end; /* whole chunks of 8 columns start below it */
 };
 
 template <class S>
@@ -76,25 +74,18 @@ GPU_DEVICE gpu_tile_source<S> gpu_tile_source_of(const gpu_apply_params &p,
     uint32_t lane = gpu_lane(), wave = gpu_wave();
     from.thread = gpu_thread();
     uint32_t chunk = from.thread % 8, first = from.thread / 8;
-    from.k = at.begin * GPU_TILE_K + static_cast<int32_t>(chunk) * 8 - p.front;
-    from.k_end = p.k < 8 ? 0 : static_cast<uint32_t>(p.k) - 7;
-    from.x_at = first * 128 + (chunk ^ (first & 7)) * 16;
     gpu_keep(from.thread);
-    gpu_keep(from.x_at);
-    int64_t row = at.row + first;
-    from.x = static_cast<const uint16_t *>(p.x) + row * p.x_stride + from.k;
-    from.x_step = p.x_stride * (S::THREADS / 8);
-    from.rows = row + S::M < p.m ? S::M : static_cast<int32_t>(p.m - row);
-    gpu_keep(from.x);
-#pragma unroll
-    for (int i = 0; i < from.CODES; i++) {
-        uint32_t load = wave + i * (S::THREADS / 32); /* of 512 bytes */
-        int64_t tile = at.n_tile + load / (S::BITS / 4);
-        tile = tile < p.n_tiles ? tile : p.n_tiles - 1;
-        from.codes[i] = p.codes + gpu_tile_at(p.k_tiles, 128 * S::BITS, tile, at.begin) +
-                        load % (S::BITS / 4) * 512 + lane * 16;
-        gpu_keep(from.codes[i]);
-    }
+    from.x = gpu_x_source_of(p, at.row + first, at.row + S::M,
+                             at.begin * GPU_TILE_K + static_cast<int32_t>(chunk) * 8,
+                             first * 128 + (chunk ^ (first & 7)) * 16);
+    /* A panel's tiles have BITS loads of 512 bytes each; panels that do not exist stay unread. */
+    int32_t panel = at.n_tile / GPU_PANEL_TILES + static_cast<int32_t>(wave) / S::BITS;
+    from.panels = p.n_tiles / GPU_PANEL_TILES - panel;
+    from.codes = p.codes +
+                 gpu_tile_at(p.k_tiles, 128 * S::BITS, panel * GPU_PANEL_TILES, at.begin) +
+                 wave % S::BITS * 512 + lane * 16;
+    gpu_keep(from.codes);
+    gpu_keep(from.panels);
     uint32_t part = from.thread / S::GROUPS; /* chunk of scales, tile of zeros */
     int64_t last = p.n_tiles - 1, scales = at.n_tile + part / 2, zeros = at.n_tile + part;
     from.scales = p.scales + gpu_scales_at(p, scales < last ? scales : last, 0) * 2 + part % 2 * 16;
@@ -117,43 +108,24 @@ GPU_DEVICE void gpu_tile_copy_scales(const gpu_apply_params &p, const gpu_tile_s
                          from.zeros + group * GPU_PANEL_N);
 }
 
-/** Copy a thread's chunks of x. Rows that do not exist stay what they are: they are columns of B
- *  that nobody stores. */
-template <class S>
-GPU_DEVICE void gpu_tile_copy_x(const gpu_apply_params &p, const gpu_tile_source<S> &from,
-                                unsigned char *to) {
-    const uint16_t *x = from.x;
-    bool inside = static_cast<uint32_t>(from.k) < from.k_end;
-    bool cut = !inside && from.k >= 0 && from.k < p.k;
-#pragma unroll
-    for (int i = 0; i < from.X; i++, x += from.x_step) {
-        if (i * (S::THREADS / 8) >= from.rows)
-            continue;
-        if (cut)
-            gpu_copy_rest(x, p.k - from.k, to + i * (S::THREADS * 16));
-        else
-            gpu_copy_async16_if(to + i * (S::THREADS * 16), x, inside);
-    }
-}
-
 /** Start copying the next tile of places and go on to the one after it. */
 template <class S>
 GPU_DEVICE void gpu_tile_copy(const gpu_apply_params &p, gpu_tile_source<S> &from, uint32_t group,
                               unsigned char *stage) {
-    gpu_tile_copy_x<S>(p, from, stage + from.x_at);
+    gpu_copy_x<S::M * 8 / S::THREADS, S::THREADS / 8, 0>(p, from.x, stage);
+    int64_t panel_bytes = static_cast<int64_t>(p.k_tiles) * (GPU_PANEL_TILES * 128 * S::BITS);
 #pragma unroll
     for (int i = 0; i < from.CODES; i++) {
         uint32_t at = S::CODES_AT + (i * S::THREADS + from.thread) * 16;
-        if (S::CODE_BYTES / 16 % S::THREADS != 0 && at >= S::SCALES_AT)
-            break;
-        gpu_copy_async16(stage + at, from.codes[i]);
+        int first = i * (S::THREADS / 32); /* load of wave 0 */
+        if (first / S::BITS < from.panels)
+            gpu_copy_async16(stage + at,
+                             from.codes + first / S::BITS * panel_bytes + first % S::BITS * 512);
     }
     gpu_tile_copy_scales<S>(p, from, group, stage);
-    from.k += GPU_TILE_K;
-    from.x += GPU_TILE_K;
-#pragma unroll
-    for (int i = 0; i < from.CODES; i++)
-        from.codes[i] += GPU_PANEL_TILES * 128 * S::BITS;
+    from.x.k += GPU_TILE_K;
+    from.x.x += GPU_TILE_K;
+    from.codes += GPU_PANEL_TILES * 128 * S::BITS;
 }
 
 /** Operands A of half a tile of places (2 fragments), made ahead of their use. */
