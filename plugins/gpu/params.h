@@ -99,6 +99,17 @@ struct gpu_fill_source_params {
     int32_t *source;
 };
 
+/* Block tiles of those that put weights in order, see turn.h and repack.h. */
+enum {
+    GPU_PREPARE_THREADS = 256, /* of a block */
+    GPU_REPACK_WORDS = 32, /* of the 64 rows of a panel; with rows and pitch as in shared memory */
+    GPU_REPACK_PITCH = GPU_REPACK_WORDS + 4,
+    GPU_TURN_CODE_ROWS = 128, /* codes: words of 32 bits */
+    GPU_TURN_CODE_WORDS = 16,
+    GPU_TURN_ROWS = 64, /* scales and zero points */
+    GPU_TURN_GROUPS = 32
+};
+
 /**
  * gpu_repack_codes, gpu_repack_scales: canonical rows [n_begin, n_end) into the prepared layout;
  * n_begin a multiple of 64, n_end one or out_features.

@@ -517,26 +517,44 @@ struct gpu_launch gpu_launch_fill_source(const struct gpu_layout *layout) {
     return launch_for("gpu_fill_source", layout->k_tiles * GPU_TILE_K);
 }
 
+/** Blocks of 256 threads, of so many units of work and bytes of shared memory. */
+static struct gpu_launch launch_of_units(const char *entry, int64_t units, uint32_t shared_bytes) {
+    struct gpu_launch launch = launch_for(entry, 0);
+    launch.grid = (uint32_t)(units < 1 ? 1 : minimum(units, 65535));
+    launch.shared_bytes = shared_bytes;
+    return launch;
+}
+
+/** Copies by turn.h of rows x columns in tiles of tile_rows x tile_columns. */
+static struct gpu_launch launch_turn(const char *entry, int64_t rows, int64_t columns,
+                                     int64_t tile_rows, int64_t tile_columns) {
+    return launch_of_units(entry,
+                           gpu_ceil_div(rows, tile_rows) * gpu_ceil_div(columns, tile_columns),
+                           (uint32_t)(tile_rows * (tile_columns + 1) * 4));
+}
+
 struct gpu_launch gpu_launch_repack_codes(const struct gpu_layout *layout, int64_t rows) {
-    return launch_for("gpu_repack_codes", gpu_ceil_div(rows, GPU_PANEL_N) * GPU_PANEL_TILES *
-                                              layout->k_tiles * GPU_LANES);
+    int64_t tiles = GPU_REPACK_WORDS * (32 / layout->bits) / GPU_TILE_K; /* at a time */
+    return launch_of_units("gpu_repack_codes",
+                           gpu_ceil_div(rows, GPU_PANEL_N) * gpu_ceil_div(layout->k_tiles, tiles),
+                           GPU_PANEL_N * GPU_REPACK_PITCH * 4);
 }
 
 struct gpu_launch gpu_launch_repack_scales(const struct gpu_layout *layout, int64_t rows) {
-    return launch_for("gpu_repack_scales",
-                      gpu_ceil_div(rows, GPU_PANEL_N) * GPU_PANEL_N * layout->groups);
+    return launch_turn("gpu_repack_scales", rows, layout->groups, GPU_TURN_ROWS, GPU_TURN_GROUPS);
 }
 
 struct gpu_launch gpu_launch_canonicalise_codes(int64_t rows, int64_t words) {
-    return launch_for("gpu_canonicalise_codes", rows * words);
+    return launch_turn("gpu_canonicalise_codes", rows, words, GPU_TURN_CODE_ROWS,
+                       GPU_TURN_CODE_WORDS);
 }
 
 struct gpu_launch gpu_launch_canonicalise_scales(int64_t rows, int64_t groups) {
-    return launch_for("gpu_canonicalise_scales", rows * groups);
+    return launch_turn("gpu_canonicalise_scales", rows, groups, GPU_TURN_ROWS, GPU_TURN_GROUPS);
 }
 
 struct gpu_launch gpu_launch_canonicalise_zeros(int64_t rows, int64_t groups) {
-    return launch_for("gpu_canonicalise_zeros", rows * groups);
+    return launch_turn("gpu_canonicalise_zeros", rows, groups, GPU_TURN_ROWS, GPU_TURN_GROUPS);
 }
 
 uint64_t gpu_prepare_scratch_bytes(const struct gpu_layout *layout) {

@@ -102,14 +102,18 @@ PLAIN(u8, 8, bf16, true)
 GPU_KERNEL(256, 1) gpu_arrange(gpu_arrange_params p) { gpu_arrange_rows(p); }
 GPU_KERNEL(1024, 1) gpu_sort(gpu_sort_params p) { gpu_sort_columns(p); }
 GPU_KERNEL(256, 1) gpu_fill_source(gpu_fill_source_params p) { gpu_fill_source_table(p); }
-GPU_KERNEL(256, 1) gpu_repack_codes(gpu_repack_params p) { gpu_repack_all_codes(p); }
-GPU_KERNEL(256, 1) gpu_repack_scales(gpu_repack_params p) { gpu_repack_all_scales(p); }
-GPU_KERNEL(256, 1) gpu_canonicalise_codes(gpu_canonicalise_codes_params p) {
+GPU_KERNEL(GPU_PREPARE_THREADS, 4) gpu_repack_codes(gpu_repack_params p) {
+    gpu_repack_all_codes(p);
+}
+GPU_KERNEL(GPU_PREPARE_THREADS, 4) gpu_repack_scales(gpu_repack_params p) {
+    gpu_repack_all_scales(p);
+}
+GPU_KERNEL(GPU_PREPARE_THREADS, 4) gpu_canonicalise_codes(gpu_canonicalise_codes_params p) {
     gpu_canonicalise_all_codes(p);
 }
-GPU_KERNEL(256, 1) gpu_canonicalise_scales(gpu_canonicalise_groups_params p) {
+GPU_KERNEL(GPU_PREPARE_THREADS, 4) gpu_canonicalise_scales(gpu_canonicalise_groups_params p) {
     gpu_canonicalise_all_scales(p);
 }
-GPU_KERNEL(256, 1) gpu_canonicalise_zeros(gpu_canonicalise_groups_params p) {
+GPU_KERNEL(GPU_PREPARE_THREADS, 4) gpu_canonicalise_zeros(gpu_canonicalise_groups_params p) {
     gpu_canonicalise_all_zeros(p);
 }

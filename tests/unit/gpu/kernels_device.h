@@ -23,5 +23,9 @@ void device_sort(const struct gpu_launch *launch, const struct gpu_sort_params *
 void device_fill_source(const struct gpu_launch *launch,
                         const struct gpu_fill_source_params *params);
 void device_repack(const struct gpu_launch *launch, const struct gpu_repack_params *params);
+void device_codes(const struct gpu_launch *launch,
+                  const struct gpu_canonicalise_codes_params *params);
+void device_groups(const struct gpu_launch *launch,
+                   const struct gpu_canonicalise_groups_params *params);
 
 #endif
