@@ -1,6 +1,7 @@
 #include "code.h"
 
 #include "message.h"
+#include "plan_wide.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -38,11 +39,38 @@ struct gpu_code {
     struct gpu_code *next;
     const char *const *names;
     size_t count;
+    uint16_t clusters[2][GPU_CLUSTER_MAX];
     void *functions[];
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct gpu_code *loaded; /* never shortened; changed under the lock */
+
+static void *function_of(const struct gpu_code *code, const char *entry) {
+    for (size_t i = 0; i < code->count; i++)
+        if (strcmp(code->names[i], entry) == 0)
+            return code->functions[i];
+    return NULL;
+}
+
+static kry_status count_clusters(const kry_device *device, struct gpu_code *code) {
+    kry_status status = KRY_OK;
+    if (gpu_facts_of(device).family != GPU_FAMILY_WGMMA)
+        return KRY_OK;
+    for (uint32_t i = 0; i < 2 * GPU_CLUSTER_MAX && status == KRY_OK; i++) {
+        uint32_t resident = i / GPU_CLUSTER_MAX + 1, found = 0;
+        struct gpu_launch launch = gpu_wide_launch(resident);
+        launch.cluster = i % GPU_CLUSTER_MAX + 1;
+        launch.grid = launch.cluster;
+        status = code->driver->clusters(function_of(code, launch.entry), &launch, &found);
+        code->clusters[resident - 1][launch.cluster - 1] = (uint16_t)found;
+    }
+    return status;
+}
+
+void gpu_code_facts(const struct gpu_code *code, struct gpu_facts *facts) {
+    memcpy(facts->clusters, code->clusters, sizeof facts->clusters);
+}
 
 static kry_status load(const kry_device *device, struct gpu_code **out) {
     const struct gpu_driver *driver = gpu_driver_of(device);
@@ -62,6 +90,8 @@ static kry_status load(const kry_device *device, struct gpu_code **out) {
     bool is_loaded = status == KRY_OK;
     for (size_t i = 0; i < count && status == KRY_OK; i++)
         status = driver->find(module, names[i], device->shared_memory_bytes, &code->functions[i]);
+    if (status == KRY_OK)
+        status = count_clusters(device, code);
     if (status != KRY_OK) {
         if (is_loaded)
             driver->unload(module);
@@ -92,13 +122,6 @@ kry_status gpu_code_open(const kry_device *device, const struct gpu_code **out) 
     return status;
 }
 
-static void *function_of(const struct gpu_code *code, const char *entry) {
-    for (size_t i = 0; i < code->count; i++)
-        if (strcmp(code->names[i], entry) == 0)
-            return code->functions[i];
-    return NULL;
-}
-
 bool gpu_code_has(const struct gpu_code *code, const char *entry) {
     return function_of(code, entry) != NULL;
 }
@@ -108,6 +131,5 @@ kry_status gpu_code_launch(const struct gpu_code *code, const struct gpu_launch 
     void *function = function_of(code, launch->entry);
     if (function == NULL)
         return gpu_fail(KRY_E_PLUGIN, "the device code has no entry %s", launch->entry);
-    return code->driver->launch(function, launch->grid, launch->block, launch->shared_bytes,
-                                parameters, stream);
+    return code->driver->launch(function, launch, parameters, stream);
 }

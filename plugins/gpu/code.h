@@ -36,6 +36,9 @@ kry_status gpu_code_open(const kry_device *device, const struct gpu_code **out);
 /** Whether an entry is there. */
 bool gpu_code_has(const struct gpu_code *code, const char *entry);
 
+/** Add to a device's facts what its driver counts: the clusters that run at a time. */
+void gpu_code_facts(const struct gpu_code *code, struct gpu_facts *facts);
+
 /** Enqueue launch->entry with the struct that it takes. KRY_E_PLUGIN: there is no such entry. */
 kry_status gpu_code_launch(const struct gpu_code *code, const struct gpu_launch *launch,
                            void *parameters, void *stream);

@@ -16,6 +16,8 @@
 #include <kernelry/plugin.h>
 #include <stdbool.h>
 
+#include "plan.h"
+
 /** What leave has to undo. */
 struct gpu_scope {
     bool changed;
@@ -36,10 +38,16 @@ struct gpu_driver {
     void (*unload)(void *module);
     /** Find an entry, ready to be launched with up to so much dynamic shared memory. */
     kry_status (*find)(void *module, const char *entry, uint32_t shared_bytes, void **function);
-    /** Enqueue one, of `grid` blocks of `block` threads along one axis with so much dynamic shared
-     *  memory; `parameters` is the struct that the entry takes by value. */
-    kry_status (*launch)(void *function, uint32_t grid, uint32_t block, uint32_t shared_bytes,
-                         void *parameters, void *stream);
+    /** Enqueue one; `parameters` is the struct that the entry takes by value. */
+    kry_status (*launch)(void *function, const struct gpu_launch *launch, void *parameters,
+                         void *stream);
+    /** How many clusters of launch->cluster blocks run at a time. NULL, like the next, where a
+     *  platform has none. */
+    kry_status (*clusters)(void *function, const struct gpu_launch *launch, uint32_t *out);
+    /** Describe rows of 16-bit elements for the copy engine, in boxes of 64 columns and so many
+     *  rows; x and, for more than one row, the stride are multiples of 16 bytes. */
+    kry_status (*map_rows)(struct gpu_tensor_map *out, const void *x, int64_t columns, int64_t rows,
+                           int64_t stride, int32_t box_rows);
 
     kry_status (*allocate)(uint64_t bytes, void **out);
     kry_status (*release)(void *memory);

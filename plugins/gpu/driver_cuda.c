@@ -22,9 +22,35 @@ enum {
     CUDA_ERROR_OUT_OF_MEMORY = 2,
     ATTRIBUTE_MAJOR = 75,
     ATTRIBUTE_MINOR = 76,
-    KERNEL_MAX_DYNAMIC_SHARED = 8
+    KERNEL_MAX_DYNAMIC_SHARED = 8,
+    LAUNCH_CLUSTER_DIMENSION = 4,
+    LAUNCH_PROGRAMMATIC_SERIALIZATION = 6,
+    TENSOR_MAP_UINT16 = 1,
+    TENSOR_MAP_NO_INTERLEAVE = 0,
+    TENSOR_MAP_SWIZZLE_128B = 3,
+    TENSOR_MAP_PROMOTE_L2_128B = 2,
+    TENSOR_MAP_ZEROS_OUTSIDE = 0
 };
-enum { DEVICES_MAX = 256, SHARED_UNASKED = 48 * 1024 };
+enum { DEVICES_MAX = 256, SHARED_UNASKED = 48 * 1024, BOX_COLUMNS = 64 };
+
+/* CUlaunchAttribute and CUlaunchConfig of cuda.h. */
+struct launch_attribute {
+    int id;
+    char pad[4];
+    union {
+        char bytes[64];
+        unsigned cluster[3];
+        int allowed;
+    } value;
+};
+struct launch_config {
+    unsigned grid[3];
+    unsigned block[3];
+    unsigned shared_bytes;
+    void *stream;
+    struct launch_attribute *attributes;
+    unsigned attribute_count;
+};
 
 static struct {
     int (*get_version)(int *version);
@@ -44,9 +70,12 @@ static struct {
     int (*library_kernel)(void **kernel, void *library, const char *name);
     int (*kernel_function)(void **function, void *kernel);
     int (*kernel_set)(int attribute, int value, void *kernel, int device);
-    int (*launch)(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
-                  unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
-                  void *stream, void **parameters, void **extra);
+    int (*launch)(const struct launch_config *config, void *function, void **parameters,
+                  void **extra);
+    int (*max_clusters)(int *clusters, void *function, const struct launch_config *config);
+    int (*encode_tiled)(void *map, int type, uint32_t rank, void *address, const uint64_t *sizes,
+                        const uint64_t *strides, const uint32_t *box, const uint32_t *steps,
+                        int interleave, int swizzle, int promotion, int fill);
     int (*allocate)(uint64_t *memory, size_t bytes);
     int (*release)(uint64_t memory);
     int (*copy_up)(uint64_t to, const void *from, size_t bytes, void *stream);
@@ -76,7 +105,9 @@ static const struct gpu_symbol symbols[] = {
     SYMBOL("cuLibraryGetKernel", library_kernel),
     SYMBOL("cuKernelGetFunction", kernel_function),
     SYMBOL("cuKernelSetAttribute", kernel_set),
-    SYMBOL("cuLaunchKernel", launch),
+    SYMBOL("cuLaunchKernelEx", launch),
+    SYMBOL("cuOccupancyMaxActiveClusters", max_clusters),
+    SYMBOL("cuTensorMapEncodeTiled", encode_tiled),
     SYMBOL("cuMemAlloc_v2", allocate),
     SYMBOL("cuMemFree_v2", release),
     SYMBOL("cuMemcpyHtoDAsync_v2", copy_up),
@@ -226,11 +257,51 @@ static kry_status find(void *module, const char *entry, uint32_t shared_bytes, v
     return status == KRY_OK ? check(cuda.kernel_function(&loaded, *function), entry) : status;
 }
 
-static kry_status launch(void *function, uint32_t grid, uint32_t block, uint32_t shared_bytes,
-                         void *parameters, void *stream) {
+static struct launch_config config_of(const struct gpu_launch *launch, void *stream,
+                                      struct launch_attribute attributes[2]) {
+    struct launch_config config = {.grid = {launch->grid, 1, 1},
+                                   .block = {launch->block, 1, 1},
+                                   .shared_bytes = launch->shared_bytes,
+                                   .stream = stream,
+                                   .attributes = attributes};
+    if (launch->cluster > 1)
+        attributes[config.attribute_count++] = (struct launch_attribute){
+            .id = LAUNCH_CLUSTER_DIMENSION, .value.cluster = {launch->cluster, 1, 1}};
+    if (launch->early)
+        attributes[config.attribute_count++] =
+            (struct launch_attribute){.id = LAUNCH_PROGRAMMATIC_SERIALIZATION, .value.allowed = 1};
+    return config;
+}
+
+static kry_status launch(void *function, const struct gpu_launch *launch, void *parameters,
+                         void *stream) {
     void *list[] = {parameters};
-    return check(cuda.launch(function, grid, 1, 1, block, 1, 1, shared_bytes, stream, list, NULL),
-                 "cuLaunchKernel");
+    struct launch_attribute attributes[2];
+    struct launch_config config = config_of(launch, stream, attributes);
+    return check(cuda.launch(&config, function, list, NULL), "cuLaunchKernelEx");
+}
+
+static kry_status clusters(void *function, const struct gpu_launch *launch, uint32_t *out) {
+    struct launch_attribute attributes[2];
+    struct launch_config config = config_of(launch, NULL, attributes);
+    int found = 0;
+    kry_status status =
+        check(cuda.max_clusters(&found, function, &config), "cuOccupancyMaxActiveClusters");
+    *out = found < 0 ? 0 : (uint32_t)found;
+    return status;
+}
+
+static kry_status map_rows(struct gpu_tensor_map *out, const void *x, int64_t columns, int64_t rows,
+                           int64_t stride, int32_t box_rows) {
+    /* The stride of a single row is asked for, and not used. */
+    int64_t row_bytes = rows > 1 ? stride * 2 : (columns + 7) / 8 * 16;
+    const uint64_t sizes[2] = {(uint64_t)columns, (uint64_t)rows};
+    const uint64_t strides[1] = {(uint64_t)row_bytes};
+    const uint32_t box[2] = {BOX_COLUMNS, (uint32_t)box_rows}, steps[2] = {1, 1};
+    return check(cuda.encode_tiled(out, TENSOR_MAP_UINT16, 2, (void *)(uintptr_t)x, sizes, strides,
+                                   box, steps, TENSOR_MAP_NO_INTERLEAVE, TENSOR_MAP_SWIZZLE_128B,
+                                   TENSOR_MAP_PROMOTE_L2_128B, TENSOR_MAP_ZEROS_OUTSIDE),
+                 "cuTensorMapEncodeTiled");
 }
 
 /* ---- memory ------------------------------------------------------------------------------- */
@@ -276,6 +347,8 @@ const struct gpu_driver gpu_driver_cuda = {.platform = "cuda",
                                            .unload = unload,
                                            .find = find,
                                            .launch = launch,
+                                           .clusters = clusters,
+                                           .map_rows = map_rows,
                                            .allocate = allocate,
                                            .release = release,
                                            .copy = copy,

@@ -137,10 +137,11 @@ static kry_status find(void *module, const char *entry, uint32_t shared_bytes, v
     return check(hip.module_function(function, module, entry), entry);
 }
 
-static kry_status launch(void *function, uint32_t grid, uint32_t block, uint32_t shared_bytes,
-                         void *parameters, void *stream) {
+static kry_status launch(void *function, const struct gpu_launch *launch, void *parameters,
+                         void *stream) {
     void *list[] = {parameters};
-    return check(hip.launch(function, grid, 1, 1, block, 1, 1, shared_bytes, stream, list, NULL),
+    return check(hip.launch(function, launch->grid, 1, 1, launch->block, 1, 1, launch->shared_bytes,
+                            stream, list, NULL),
                  "hipModuleLaunchKernel");
 }
 

@@ -142,6 +142,8 @@ static kry_status open_device(const kry_device *device, const kry_host *host, vo
 static kry_status bind(const kry_binding *binding) {
     struct bound *bound = binding->bound;
     bound->facts = gpu_facts_of(binding->device);
+    if (binding->device_state != NULL)
+        gpu_code_facts(binding->device_state, &bound->facts);
     return gpu_lay_out(binding->linear, &bound->layout);
 }
 
@@ -210,11 +212,16 @@ static kry_status launch_run(const struct application *a, int64_t row,
         struct gpu_arrange_params parameters = gpu_plan_arrange(plan, layout, &run);
         status = gpu_code_launch(a->code, &plan->arrange, &parameters, a->args->stream);
     }
-    if (status == KRY_OK) {
-        struct gpu_apply_params parameters = gpu_plan_params(plan, linear, layout, &run);
-        status = gpu_code_launch(a->code, &plan->main, &parameters, a->args->stream);
-    }
-    return status;
+    if (status != KRY_OK)
+        return status;
+    struct gpu_wide_params parameters = {.apply = gpu_plan_params(plan, linear, layout, &run)};
+    const struct gpu_apply_params *p = &parameters.apply;
+    if (plan->box_rows == 0)
+        return gpu_code_launch(a->code, &plan->main, &parameters.apply, a->args->stream);
+    status = gpu_driver_of(a->binding->device)
+                 ->map_rows(&parameters.x, p->x, p->k, p->m, p->x_stride, plan->box_rows);
+    return status == KRY_OK ? gpu_code_launch(a->code, &plan->main, &parameters, a->args->stream)
+                            : status;
 }
 
 static kry_status launch_all(const struct application *a) {

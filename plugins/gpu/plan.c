@@ -379,8 +379,7 @@ void gpu_plan_of(const struct gpu_facts *facts, const kry_linear *linear,
 
 void gpu_plan_workspace(const struct gpu_facts *facts, const kry_linear *linear,
                         const struct gpu_layout *layout, int64_t m, kry_workspace *out) {
-    (void)linear;
-    bool splits = facts->family != GPU_FAMILY_PLAIN;
+    bool splits = facts->family != GPU_FAMILY_PLAIN && !is_wide(facts, linear);
     uint64_t partials = splits ? partials_bound(layout, m) : 0;
     out->scratch_bytes = arranged_bytes(layout, arranged_rows(layout, m)) + partials;
     out->zeroed_bytes = splits ? SPLIT_BLOCKS_MAX * 4 : 0;
@@ -480,10 +479,9 @@ const char *const *gpu_entry_names(uint32_t family, size_t *count) {
                                           PLAINS("bf16")};
     static const char *const mma[] = {PREPARATION, MATRIX("u4_f16"), MATRIX("u8_f16"),
                                       MATRIX("u4_bf16"), MATRIX("u8_bf16")};
-    static const char *const wgmma[] = {
-        PREPARATION,       STREAMS("u4_f16"), STREAMS("u8_f16"), STREAMS("u4_bf16"),
-        STREAMS("u8_bf16"), WIDES("u4_f16"),   WIDES("u8_f16"),   WIDES("u4_bf16"),
-        WIDES("u8_bf16")};
+    static const char *const wgmma[] = {PREPARATION,        STREAMS("u4_f16"),  STREAMS("u8_f16"),
+                                        STREAMS("u4_bf16"), STREAMS("u8_bf16"), WIDES("u4_f16"),
+                                        WIDES("u8_f16"),    WIDES("u4_bf16"),   WIDES("u8_bf16")};
     static const struct {
         const char *const *names;
         size_t count;

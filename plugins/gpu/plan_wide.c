@@ -131,6 +131,16 @@ static void plan_of_candidate(const kry_linear *linear, const struct gpu_layout 
              out->tile_n, s->rows, c->cluster, out->main.grid);
 }
 
+struct gpu_launch gpu_wide_launch(uint32_t resident) {
+    const struct wide_shape *s = shapes;
+    while (s->resident != (int32_t)resident)
+        s++;
+    struct gpu_launch launch = {.block = (uint32_t)s->threads,
+                                .shared_bytes = shared_bytes_of(s, 4)};
+    snprintf(launch.entry, sizeof launch.entry, "gpu_wide_u4_f16_%d", s->rows);
+    return launch;
+}
+
 bool gpu_wide_candidate(const struct gpu_facts *facts, const kry_linear *linear,
                         const struct gpu_layout *layout, int64_t rows, int32_t index,
                         struct gpu_plan *out, double *cost) {
