@@ -221,6 +221,9 @@ void core_registry_retain(kry_registry *registry);
 const struct ranked_kernel *core_registry_kernels(const kry_registry *registry,
                                                   const char *platform, size_t *count);
 const kry_platform *core_registry_platform(const kry_registry *registry, const char *platform);
+/** What the plugin behind a platform's operations says of the one that just failed on this thread;
+ *  "" when it says nothing, or operations are NULL. */
+const char *core_platform_sentence(const kry_registry *registry, const kry_platform *operations);
 kry_status core_kernel_describe(const struct ranked_kernel *kernel, kry_kernel_info *out);
 
 /* ---- linear.c, rewrite.c, refusal.c, decide.c ------------------------------------------ */

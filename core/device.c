@@ -212,11 +212,13 @@ static kry_status hypothetical(const kry_registry *registry, const char *name, c
     out->flags = KRY_DEVICE_HYPOTHETICAL;
     if (operations != NULL && operations->describe_device != NULL) {
         kry_status status = operations->describe_device(out);
+        const char *sentence = core_platform_sentence(registry, operations);
         if (status != KRY_OK)
             return kry_error_set(status,
                                  "device '%.64s': the platform's plugin cannot describe "
-                                 "it (%s)",
-                                 name, kry_status_string(status));
+                                 "it (%s%s%s)",
+                                 name, kry_status_string(status), sentence[0] != '\0' ? ": " : "",
+                                 sentence);
     }
     return KRY_OK;
 }
@@ -304,12 +306,17 @@ static kry_status find_here(const kry_registry *registry, const char *name, cons
         return kry_error_set(KRY_E_NOT_FOUND, "device '%.64s': no plugin serves platform '%s'",
                              name, platform);
     kry_status status = platform_device(registry, platform, ordinal, out);
-    if (status != KRY_OK)
-        return kry_error_set(status,
-                             "device '%.64s' is not here; name an architecture, as in "
-                             "%s:sm_80, for one that is not",
-                             name, platform);
-    return KRY_OK;
+    if (status == KRY_OK)
+        return KRY_OK;
+    const kry_platform *operations = core_registry_platform(registry, platform);
+    bool asked = operations != NULL && operations->device != NULL;
+    const char *sentence = asked ? core_platform_sentence(registry, operations) : "";
+    bool told = sentence[0] != '\0';
+    return kry_error_set(status,
+                         "device '%.64s' is not here%s%s%s; name an architecture, as in "
+                         "%s:%s, for one that is not",
+                         name, told ? " (" : "", sentence, told ? ")" : "", platform,
+                         strcmp(platform, "rocm") == 0 ? "gfx942" : "sm_80");
 }
 
 kry_status kry_registry_find_device(const kry_registry *registry, const char *name,

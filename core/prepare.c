@@ -5,6 +5,8 @@
 #include "core.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { CANONICAL_BYTES = 8 << 20 /* of one range, where the kernel's multiple allows it */ };
@@ -47,6 +49,19 @@ uint64_t core_prepare_scratch(const kry_layer *layer) {
 }
 
 /* ---- memory ---------------------------------------------------------------------------- */
+
+/* The error of a platform's operation that just failed: what failed, and what its plugin says. */
+static kry_status KRY_PRINTF(3, 4)
+    platform_failed(const kry_layer *layer, kry_status status, const char *format, ...) {
+    char what[128];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    const char *sentence = core_platform_sentence(layer->registry, layer->platform);
+    return kry_error_set(status, "platform %s: %s failed (%s)%s%s", layer->device.platform, what,
+                         kry_status_string(status), sentence[0] != '\0' ? ": " : "", sentence);
+}
 
 static void *allocate(const kry_layer *layer, const kry_host *host, uint32_t memory,
                       uint64_t bytes) {
@@ -140,9 +155,7 @@ static kry_status copy_to_device(const struct preparation *p, void *to, const vo
                                               KRY_MEMORY_HOST, bytes, p->stream);
     return status == KRY_OK
                ? KRY_OK
-               : kry_error_set(status,
-                               "platform %s: copying %" PRIu64 " bytes to the device failed (%s)",
-                               layer->device.platform, bytes, kry_status_string(status));
+               : platform_failed(layer, status, "copying %" PRIu64 " bytes to the device", bytes);
 }
 
 /* Rows that lie dense in host memory, sent to the same places of the device's buffers. */
@@ -191,9 +204,7 @@ static kry_status canonicalise_on_device(const struct preparation *p, kry_canoni
     rows->scale_stride = groups;
     rows->zero_stride = groups;
     kry_status status = layer->platform->canonicalise(&call);
-    return status == KRY_OK ? KRY_OK
-                            : kry_error_set(status, "platform %s: canonicalise failed (%s)",
-                                            layer->device.platform, kry_status_string(status));
+    return status == KRY_OK ? KRY_OK : platform_failed(layer, status, "canonicalise");
 }
 
 static kry_status prepare_range(const struct preparation *p, int64_t n_begin, int64_t n_end) {
@@ -245,8 +256,7 @@ static kry_status prepare_ranges(struct preparation *p, unsigned char *scratch,
     if (layer->memory == KRY_MEMORY_DEVICE && layer->platform->synchronize != NULL) {
         kry_status waited = layer->platform->synchronize(&layer->device, p->stream);
         if (status == KRY_OK && waited != KRY_OK)
-            status = kry_error_set(waited, "platform %s: waiting for the stream failed (%s)",
-                                   layer->device.platform, kry_status_string(waited));
+            status = platform_failed(layer, waited, "waiting for the stream");
     }
     return status;
 }

@@ -164,6 +164,20 @@ const kry_platform *core_registry_platform(const kry_registry *registry, const c
     return core_order_platform(registry->plugins, registry->plugin_count, platform);
 }
 
+const char *core_platform_sentence(const kry_registry *registry, const kry_platform *operations) {
+    for (size_t i = 0; i < registry->plugin_count && operations != NULL; i++) {
+        const struct plugin *plugin = &registry->plugins[i];
+        if (plugin->state != KRY_PLUGIN_LOADED || plugin->table->error_message == NULL)
+            continue;
+        for (uint64_t k = 0; k < plugin->table->platform_count; k++)
+            if (plugin->table->platforms[k] == operations) {
+                const char *sentence = plugin->table->error_message();
+                return sentence != NULL ? sentence : "";
+            }
+    }
+    return "";
+}
+
 size_t kry_registry_plugin_count(const kry_registry *registry) {
     return registry != NULL ? registry->plugin_count : 0;
 }

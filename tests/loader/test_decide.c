@@ -380,8 +380,29 @@ static void device_by_name_is_found_or_refused(void **state) {
     kry_registry_close(&registry);
 }
 
+static void device_that_is_absent_is_told_with_the_plugins_reason(void **state) {
+    (void)state;
+    kry_registry *registry = open_mocks(NULL, "seed", "toy_platform.so", NULL);
+    kry_device device = KRY_INIT(kry_device);
+    static const struct {
+        const char *name, *sentence;
+    } absent[] = {
+        {"toy:2", "device 'toy:2' is not here (there are two toys); name an architecture"},
+        {"toy:toy_9", "cannot describe it (not found: the only architecture of toys is toy_1)"},
+        /* Nobody's to explain. */
+        {"cuda", "device 'cuda' is not here; name an architecture, as in cuda:sm_80"}};
+    for (size_t i = 0; i < sizeof absent / sizeof absent[0]; i++) {
+        assert_int_equal(kry_registry_find_device(registry, absent[i].name, &device),
+                         KRY_E_NOT_FOUND);
+        if (strstr(kry_error_message(), absent[i].sentence) == NULL)
+            fail_msg("%s: %s", absent[i].name, kry_error_message());
+    }
+    kry_registry_close(&registry);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(device_that_is_absent_is_told_with_the_plugins_reason),
         cmocka_unit_test(seed_case_falls_to_the_fallback_with_six_reasons),
         cmocka_unit_test(decision_fills_in_what_a_description_leaves_out),
         cmocka_unit_test(decision_survives_its_registry),

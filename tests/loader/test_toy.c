@@ -184,6 +184,27 @@ static void scratch_of_the_caller_lies_on_the_device(void **state) {
     free(scratch);
 }
 
+/* The toy refuses to copy into scratch that does not lie on it. */
+static void platform_that_fails_is_told_with_its_reason(void **state) {
+    (void)state;
+    kry_linear linear = shard();
+    applied_layer layer;
+    make_on_toy(&linear, &layer);
+    kry_sizes sizes = KRY_INIT(kry_sizes);
+    assert_int_equal(kry_layer_sizes(layer.layer, &sizes), KRY_OK);
+    uint64_t bytes = (sizes.prepare_scratch_bytes + KRY_ALIGNMENT) / KRY_ALIGNMENT * KRY_ALIGNMENT;
+    kry_prepare_args args = KRY_INIT(kry_prepare_args);
+    args.weights = &layer.stored.weights;
+    args.scratch = aligned_alloc(KRY_ALIGNMENT, bytes);
+    args.scratch_bytes = sizes.prepare_scratch_bytes;
+    assert_int_equal(kry_layer_prepare(layer.layer, &args), KRY_E_ARGUMENT);
+    if (strstr(kry_error_message(), ": copy: a pointer is not of the memory it is said to be") ==
+        NULL)
+        fail_msg("%s", kry_error_message());
+    free_layer(&layer);
+    free(args.scratch);
+}
+
 static void scratch_of_the_layer_is_released_after_the_stream_has_passed(void **state) {
     (void)state;
     kry_linear linear = shard();
@@ -309,6 +330,7 @@ int main(void) {
         cmocka_unit_test(device_weights_pass_through_a_rewrite),
         cmocka_unit_test(reload_on_the_device_stays_at_its_address),
         cmocka_unit_test(scratch_of_the_caller_lies_on_the_device),
+        cmocka_unit_test(platform_that_fails_is_told_with_its_reason),
         cmocka_unit_test(scratch_of_the_layer_is_released_after_the_stream_has_passed),
         cmocka_unit_test(weights_for_a_hypothetical_toy_are_prepared_in_host_memory),
         cmocka_unit_test(weights_prepared_in_host_memory_are_not_applied_on_a_device),

@@ -82,13 +82,14 @@ static void listing_asks_nvml_and_initialises_nothing(void **state) {
     kry_registry_close(&registry);
 }
 
-/* By the host side's own functions: the core does not pass their sentences on. */
 static void listing_without_drivers_tells_so(void **state) {
     kry_registry *registry = open_registry();
     kry_device device = KRY_INIT(kry_device);
     (void)state;
     assert_int_equal(kry_registry_device_count(registry), 1);
     assert_int_equal(kry_registry_find_device(registry, "cuda", &device), KRY_E_NOT_FOUND);
+    assert_non_null(strstr(kry_error_message(), "is not here (no driver: libnvidia-ml.so.1"));
+    /* What no call of the core asks for yet, by the host side's own functions. */
     assert_int_equal(gpu_cuda_device(0, &device), KRY_E_NOT_FOUND);
     assert_non_null(strstr(gpu_error_message(), "no driver: libnvidia-ml.so.1"));
     assert_int_equal(gpu_driver_cuda.available(), KRY_E_DEPENDENCY);
