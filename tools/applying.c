@@ -33,10 +33,10 @@ int open_applying_registry(const struct common_options *common, kry_registry **r
         code = require_kernel(*registry, device, common->kernel);
     if (code != EXIT_YES)
         return code;
-    if (strcmp(device->platform, "cpu") == 0 && (device->flags & KRY_DEVICE_HYPOTHETICAL) == 0)
+    if ((device->flags & KRY_DEVICE_HYPOTHETICAL) == 0)
         return EXIT_YES;
     return complain(EXIT_MACHINE,
-                    "--device %s: layers can be applied on this machine's CPU alone; "
-                    "'kernelry check' answers for other devices",
+                    "--device %s: layers can be applied on a device of this machine alone; "
+                    "'kernelry check' answers for others",
                     common->device);
 }

@@ -7,9 +7,9 @@
 #include "command.h"
 
 /**
- * Open the registry and find the device that the options name, one whose memory is this
- * process's. What is wrong has been complained of. Returns an exit code; the caller closes
- * *registry, which may be open after a failure too.
+ * Open the registry and find the device that the options name, one that is here. What is wrong has
+ * been complained of. Returns an exit code; the caller closes *registry, which may be open after a
+ * failure too.
  */
 int open_applying_registry(const struct common_options *common, kry_registry **registry,
                            kry_device *device);

@@ -26,21 +26,29 @@ static kry_status plugin_path(const kry_registry *registry, const char *name, co
     return kry_error_set(KRY_E_NOT_FOUND, "no plugin is called %s", name);
 }
 
-kry_status direct_find(const kry_registry *registry, const kry_kernel_info *info,
-                       const kry_linear_kernel **out) {
+kry_status direct_plugin(const kry_registry *registry, const char *name, const kry_plugin **out) {
     const char *path = NULL;
-    kry_status status = plugin_path(registry, info->plugin, &path);
+    kry_status status = plugin_path(registry, name, &path);
     if (status != KRY_OK)
         return status;
     char symbol[128];
-    snprintf(symbol, sizeof symbol, "kry_plugin_%s", info->plugin);
+    snprintf(symbol, sizeof symbol, "kry_plugin_%s", name);
     void *file = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     kry_plugin_entry entry = NULL;
     if (file != NULL)
         *(void **)&entry = dlsym(file, symbol);
     if (entry == NULL)
         return kry_error_set(KRY_E_NOT_FOUND, "%s: %s", path, dlerror());
-    const kry_plugin *plugin = entry();
+    *out = entry();
+    return KRY_OK;
+}
+
+kry_status direct_find(const kry_registry *registry, const kry_kernel_info *info,
+                       const kry_linear_kernel **out) {
+    const kry_plugin *plugin = NULL;
+    kry_status status = direct_plugin(registry, info->plugin, &plugin);
+    if (status != KRY_OK)
+        return status;
     for (uint64_t i = 0; i < plugin->kernel_count; i++) {
         const kry_kernel *kernel = plugin->kernels[i];
         if (strcmp(kernel->name, info->kernel) == 0 &&
@@ -49,7 +57,8 @@ kry_status direct_find(const kry_registry *registry, const kry_kernel_info *info
             return KRY_OK;
         }
     }
-    return kry_error_set(KRY_E_NOT_FOUND, "%s: no kernel is called %s", path, info->kernel);
+    return kry_error_set(KRY_E_NOT_FOUND, "plugin %s: no kernel is called %s", info->plugin,
+                         info->kernel);
 }
 
 /** The drawn weights are in the canonical layout already. */

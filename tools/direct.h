@@ -9,8 +9,15 @@
 #include <kernelry/plugin.h>
 
 /**
- * Find the functions of a registered kernel, by opening its plugin's file once more (the
- * loader gives the one that is loaded) and asking its entry.
+ * Find the table of a loaded plugin, by opening its file once more (the loader gives the one that
+ * is loaded) and asking its entry.
+ *
+ * Errors     KRY_E_NOT_FOUND.
+ */
+kry_status direct_plugin(const kry_registry *registry, const char *name, const kry_plugin **out);
+
+/**
+ * Find the functions of a registered kernel.
  *
  * Errors     KRY_E_NOT_FOUND.
  */

@@ -4,10 +4,12 @@
 #include "run.h"
 
 #include "clock.h"
+#include "device_memory.h"
 #include "npy.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 /** Check that an array is activations of a layer; *m is how many rows. */
 static kry_status count_rows(const struct npy *x, const char *path, const char *layer,
@@ -49,30 +51,81 @@ struct measured {
     int64_t apply_nanoseconds;
 };
 
-static kry_status apply(const kry_layer *layer, const struct npy *x, int64_t m, const void *bias,
-                        struct npy *y) {
+/** Memory of one apply: twins of x, y and bias, and a workspace. */
+struct operands {
+    struct twin x, y, bias, scratch, zeroed;
+};
+
+static kry_status operands_get(const struct device_memory *memory, const struct npy *x,
+                               const struct npy *y, uint64_t bias_bytes,
+                               const kry_workspace *workspace, struct operands *out) {
+    kry_status status = twin_get(memory, x->bytes, &out->x);
+    if (status == KRY_OK)
+        status = twin_get(memory, y->bytes, &out->y);
+    if (status == KRY_OK && bias_bytes > 0)
+        status = twin_get(memory, bias_bytes, &out->bias);
+    if (status == KRY_OK)
+        status = twin_get(memory, workspace->scratch_bytes, &out->scratch);
+    return status == KRY_OK ? twin_get(memory, workspace->zeroed_bytes, &out->zeroed) : status;
+}
+
+static void operands_release(const struct device_memory *memory, struct operands *operands) {
+    twin_release(memory, &operands->x);
+    twin_release(memory, &operands->y);
+    twin_release(memory, &operands->bias);
+    twin_release(memory, &operands->scratch);
+    twin_release(memory, &operands->zeroed);
+}
+
+/** Apply once and wait; *nanoseconds is what that took. */
+static kry_status apply_operands(const struct device_memory *memory, const kry_layer *layer,
+                                 int64_t m, const struct operands *operands, int64_t *nanoseconds) {
+    kry_apply_args args = KRY_INIT(kry_apply_args);
+    args.m = m;
+    args.x = operands->x.device;
+    args.y = operands->y.device;
+    args.bias = operands->bias.device;
+    args.scratch = operands->scratch.device;
+    args.scratch_bytes = operands->scratch.bytes;
+    args.zeroed = operands->zeroed.device;
+    args.zeroed_bytes = operands->zeroed.bytes;
+    int64_t begin = clock_now();
+    kry_status status = kry_layer_apply(layer, &args);
+    if (status == KRY_OK)
+        status = device_memory_wait(memory, NULL);
+    *nanoseconds = clock_now() - begin;
+    return status;
+}
+
+static kry_status apply(const struct device_memory *memory, const kry_layer *layer,
+                        const struct npy *x, int64_t m, const void *bias, struct npy *y,
+                        int64_t *nanoseconds) {
     kry_workspace workspace = KRY_INIT(kry_workspace);
     kry_status status = kry_layer_workspace(layer, m, &workspace);
     if (status != KRY_OK)
         return status;
-    kry_apply_args args = KRY_INIT(kry_apply_args);
-    args.m = m;
-    args.x = x->data;
-    args.y = y->data;
-    args.bias = bias;
-    args.scratch_bytes = workspace.scratch_bytes;
-    args.zeroed_bytes = workspace.zeroed_bytes;
-    args.scratch = trial_allocate(workspace.scratch_bytes);
-    args.zeroed = trial_allocate(workspace.zeroed_bytes);
-    if (args.scratch == NULL || args.zeroed == NULL) {
-        status = kry_error_set(KRY_E_MEMORY, "no memory for the workspace");
-    } else {
-        for (uint64_t i = 0; i < workspace.zeroed_bytes; i++)
-            ((unsigned char *)args.zeroed)[i] = 0;
-        status = kry_layer_apply(layer, &args);
+    const kry_linear *linear = kry_layer_linear(layer, 0);
+    uint64_t bias_bytes =
+        bias != NULL ? (uint64_t)linear->out_features * kry_type_bytes(linear->y_type) : 0;
+    struct operands operands = {0};
+    status = operands_get(memory, x, y, bias_bytes, &workspace, &operands);
+    if (status == KRY_OK) {
+        memcpy(operands.x.host, x->data, x->bytes);
+        if (bias != NULL)
+            memcpy(operands.bias.host, bias, bias_bytes);
+        status = twin_send(memory, &operands.x);
     }
-    free(args.scratch);
-    free(args.zeroed);
+    if (status == KRY_OK)
+        status = twin_send(memory, &operands.bias);
+    if (status == KRY_OK)
+        status = device_memory_clear(memory, operands.zeroed.device, operands.zeroed.bytes);
+    if (status == KRY_OK)
+        status = apply_operands(memory, layer, m, &operands, nanoseconds);
+    if (status == KRY_OK)
+        status = twin_fetch(memory, &operands.y);
+    if (status == KRY_OK)
+        memcpy(y->data, operands.y.host, y->bytes);
+    operands_release(memory, &operands);
     return status;
 }
 
@@ -89,7 +142,10 @@ static kry_status multiply(const struct trial_setting *setting,
     args.kernel = setting->kernel;
     kry_layer *layer = NULL;
     void *bias = NULL;
-    kry_status status = convert_bias(weights, linear.y_type, &bias);
+    struct device_memory memory;
+    kry_status status = device_memory_open(setting->registry, setting->device, &memory);
+    if (status == KRY_OK)
+        status = convert_bias(weights, linear.y_type, &bias);
     if (status == KRY_OK)
         status = kry_layer_create(setting->registry, &args, &layer);
     if (status == KRY_OK)
@@ -100,11 +156,9 @@ static kry_status multiply(const struct trial_setting *setting,
         prepare.weights = weights->weights;
         status = kry_layer_prepare(layer, &prepare);
     }
-    int64_t prepared = clock_now();
+    measured->prepare_nanoseconds = clock_now() - begin;
     if (status == KRY_OK)
-        status = apply(layer, x, m, bias, y);
-    measured->prepare_nanoseconds = prepared - begin;
-    measured->apply_nanoseconds = clock_now() - prepared;
+        status = apply(&memory, layer, x, m, bias, y, &measured->apply_nanoseconds);
     kry_layer_destroy(&layer);
     free(bias);
     return status;

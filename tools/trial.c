@@ -1,9 +1,11 @@
 /*
- * A trial of one layer. Memory is the host's: a trial needs a device that shares it, a CPU.
+ * A trial of one layer. Operands are made and judged on the host; where the device does not share
+ * its memory, they have twins there.
  */
 #include "trial.h"
 
 #include "clock.h"
+#include "device_memory.h"
 #include "floats.h"
 #include "random.h"
 #include "synthetic.h"
@@ -46,30 +48,54 @@ static void KRY_PRINTF(3, 4) fail(struct trial *trial, kry_status status, const 
 
 /** The operands of applies with one m. */
 struct operands {
+    const struct device_memory *memory;
     int64_t m;
     int64_t x_stride;
     int64_t y_stride;
-    uint64_t y_bytes;
-    void *x;
-    unsigned char *y;
-    void *scratch;
-    unsigned char *zeroed;
+    struct twin x, y, scratch, zeroed, bias;
     double *expected; /* [m, N] */
     kry_workspace workspace;
 };
 
 static void operands_release(struct operands *operands) {
-    free(operands->x);
-    free(operands->y);
-    free(operands->scratch);
-    free(operands->zeroed);
+    twin_release(operands->memory, &operands->x);
+    twin_release(operands->memory, &operands->y);
+    twin_release(operands->memory, &operands->scratch);
+    twin_release(operands->memory, &operands->zeroed);
+    twin_release(operands->memory, &operands->bias);
     free(operands->expected);
 }
 
+/** Get memory for the workspace, x, y and the bias (NULL: none) of m rows. */
+static kry_status operands_get(struct operands *operands, const kry_linear *linear,
+                               const void *bias, uint64_t x_count, uint64_t y_count) {
+    const struct device_memory *memory = operands->memory;
+    size_t width = kry_type_bytes(linear->y_type);
+    uint64_t bias_bytes = bias != NULL ? (uint64_t)linear->out_features * width : 0;
+    operands->expected = trial_allocate(y_count * sizeof *operands->expected);
+    kry_status status =
+        operands->expected != NULL ? KRY_OK : kry_error_set(KRY_E_MEMORY, "out of memory");
+    if (status == KRY_OK)
+        status = twin_get(memory, x_count * kry_type_bytes(linear->x_type), &operands->x);
+    if (status == KRY_OK)
+        status = twin_get(memory, y_count * width, &operands->y);
+    if (status == KRY_OK)
+        status = twin_get(memory, operands->workspace.scratch_bytes, &operands->scratch);
+    if (status == KRY_OK)
+        status = twin_get(memory, operands->workspace.zeroed_bytes, &operands->zeroed);
+    if (status == KRY_OK && bias != NULL)
+        status = twin_get(memory, bias_bytes, &operands->bias);
+    if (status == KRY_OK && bias != NULL)
+        memcpy(operands->bias.host, bias, bias_bytes);
+    return status;
+}
+
 /** Allocate for m rows; y is poisoned, the zeroed part cleared, x left as it is. */
-static kry_status operands_acquire(struct operands *operands, const kry_layer *layer,
-                                   const kry_linear *linear, int64_t m) {
-    *operands = (struct operands){.m = m,
+static kry_status operands_acquire(struct operands *operands, const struct device_memory *memory,
+                                   const kry_layer *layer, const kry_linear *linear, int64_t m,
+                                   const void *bias) {
+    *operands = (struct operands){.memory = memory,
+                                  .m = m,
                                   .x_stride = linear->in_features + GAP,
                                   .y_stride = linear->out_features + GAP,
                                   .workspace = KRY_INIT(kry_workspace)};
@@ -81,34 +107,49 @@ static kry_status operands_acquire(struct operands *operands, const kry_layer *l
         __builtin_mul_overflow((uint64_t)m, (uint64_t)operands->y_stride, &y_count) ||
         x_count > INT64_MAX / 8 || y_count > INT64_MAX / 8)
         return kry_error_set(KRY_E_MEMORY, "m %" PRId64 " is beyond any memory", m);
-    operands->y_bytes = y_count * kry_type_bytes(linear->y_type);
-    operands->x = trial_allocate(x_count * kry_type_bytes(linear->x_type));
-    operands->y = trial_allocate(operands->y_bytes);
-    operands->scratch = trial_allocate(operands->workspace.scratch_bytes);
-    operands->zeroed = trial_allocate(operands->workspace.zeroed_bytes);
-    operands->expected = trial_allocate(y_count * sizeof *operands->expected);
-    if (operands->x == NULL || operands->y == NULL || operands->scratch == NULL ||
-        operands->zeroed == NULL || operands->expected == NULL)
+    if (operands_get(operands, linear, bias, x_count, y_count) != KRY_OK)
         return kry_error_set(KRY_E_MEMORY, "no memory for the operands of m %" PRId64, m);
-    memset(operands->y, POISON, operands->y_bytes);
-    memset(operands->scratch, POISON, operands->workspace.scratch_bytes);
-    memset(operands->zeroed, 0, operands->workspace.zeroed_bytes);
+    memset(operands->y.host, POISON, operands->y.bytes);
+    memset(operands->scratch.host, POISON, operands->scratch.bytes);
+    memset(operands->zeroed.host, 0, operands->zeroed.bytes);
     return KRY_OK;
 }
 
-static kry_status apply(const kry_layer *layer, const struct operands *operands, const void *bias) {
+/** Let the device see what the host wrote. */
+static kry_status operands_send(const struct operands *operands) {
+    const struct twin *const twins[] = {&operands->x, &operands->y, &operands->scratch,
+                                        &operands->zeroed, &operands->bias};
+    kry_status status = KRY_OK;
+    for (size_t i = 0; i < sizeof twins / sizeof twins[0] && status == KRY_OK; i++)
+        status = twin_send(operands->memory, twins[i]);
+    return status;
+}
+
+/** Apply, and wait until it is done. */
+static kry_status apply(const kry_layer *layer, const struct operands *operands) {
     kry_apply_args args = KRY_INIT(kry_apply_args);
     args.m = operands->m;
-    args.x = operands->x;
-    args.y = operands->y;
-    args.bias = bias;
+    args.x = operands->x.device;
+    args.y = operands->y.device;
+    args.bias = operands->bias.device;
     args.x_stride = operands->x_stride;
     args.y_stride = operands->y_stride;
-    args.scratch = operands->scratch;
+    args.scratch = operands->scratch.device;
     args.scratch_bytes = operands->workspace.scratch_bytes;
-    args.zeroed = operands->zeroed;
+    args.zeroed = operands->zeroed.device;
     args.zeroed_bytes = operands->workspace.zeroed_bytes;
-    return kry_layer_apply(layer, &args);
+    kry_status status = kry_layer_apply(layer, &args);
+    return status == KRY_OK ? device_memory_wait(operands->memory, NULL) : status;
+}
+
+/** Apply once, and let the host see what it wrote. */
+static kry_status apply_and_fetch(const kry_layer *layer, const struct operands *operands) {
+    kry_status status = operands_send(operands);
+    if (status == KRY_OK)
+        status = apply(layer, operands);
+    if (status == KRY_OK)
+        status = twin_fetch(operands->memory, &operands->y);
+    return status == KRY_OK ? twin_fetch(operands->memory, &operands->zeroed) : status;
 }
 
 /** Check what no norm shows: writes between the rows of y, and a zeroed part that is not. */
@@ -117,7 +158,7 @@ static void check_edges(struct trial *trial, const struct operands *operands,
     size_t width = kry_type_bytes(linear->y_type);
     for (int64_t row = 0; row < operands->m; row++) {
         const unsigned char *gap =
-            operands->y + (size_t)(row * operands->y_stride + linear->out_features) * width;
+            operands->y.host + (size_t)(row * operands->y_stride + linear->out_features) * width;
         for (size_t i = 0; i < GAP * width; i++)
             if (gap[i] != POISON)
                 fail(trial, KRY_E_PLUGIN,
@@ -125,7 +166,7 @@ static void check_edges(struct trial *trial, const struct operands *operands,
                      trial->kernel.kernel, operands->m, row);
     }
     for (uint64_t i = 0; i < operands->workspace.zeroed_bytes; i++)
-        if (operands->zeroed[i] != 0) {
+        if (operands->zeroed.host[i] != 0) {
             fail(trial, KRY_E_PLUGIN,
                  "kernel %s: m %" PRId64 ": left the zeroed part of the workspace not cleared",
                  trial->kernel.kernel, operands->m);
@@ -141,13 +182,13 @@ static int compare_times(const void *left, const void *right) {
 }
 
 /** Apply again until enough was measured; the median. */
-static kry_status measure(const kry_layer *layer, const struct operands *operands, const void *bias,
+static kry_status measure(const kry_layer *layer, const struct operands *operands,
                           int64_t *median) {
     int64_t times[REPEATS_MAX], spent = 0;
     size_t count = 0;
     while (count < REPEATS_MAX && (count == 0 || spent < TIMED_NS)) {
         int64_t begin = clock_now();
-        kry_status status = apply(layer, operands, bias);
+        kry_status status = apply(layer, operands);
         if (status != KRY_OK)
             return status;
         times[count] = clock_now() - begin;
@@ -163,7 +204,7 @@ static void judge(struct trial *trial, const struct trial_subject *subject,
                   const struct operands *operands, struct trial_apply *result) {
     const kry_linear *linear = subject->linear;
     struct oracle_error error =
-        oracle_compare(operands->y, linear->y_type, operands->y_stride, operands->m,
+        oracle_compare(operands->y.host, linear->y_type, operands->y_stride, operands->m,
                        linear->out_features, operands->expected);
     result->error = error.relative;
     result->good = error.relative <= trial->bound;
@@ -173,22 +214,25 @@ static void judge(struct trial *trial, const struct trial_subject *subject,
              "element is y[%" PRId64 ", %" PRId64 "] = %g, expected %g",
              trial->kernel.kernel, operands->m, error.relative, trial->bound, error.row,
              error.column,
-             float_load(operands->y, error.row * operands->y_stride + error.column, linear->y_type),
+             float_load(operands->y.host, error.row * operands->y_stride + error.column,
+                        linear->y_type),
              operands->expected[error.row * linear->out_features + error.column]);
 }
 
 static kry_status try_m(const struct trial_setting *setting, const struct trial_subject *subject,
-                        const kry_layer *layer, int64_t m, struct trial *trial) {
+                        const struct device_memory *memory, const kry_layer *layer, int64_t m,
+                        struct trial *trial) {
     const kry_linear *linear = subject->linear;
     struct trial_apply *result = &trial->applies[trial->apply_count];
     *result = (struct trial_apply){.m = m};
     struct operands operands;
-    kry_status status = operands_acquire(&operands, layer, linear, m);
+    kry_status status = operands_acquire(&operands, memory, layer, linear, m, subject->bias);
     if (status == KRY_OK) {
-        synthetic_activations(operands.x, linear->x_type, m, linear->in_features, operands.x_stride,
-                              setting->seed, random_stream_of(subject->name) + (uint64_t)m);
+        synthetic_activations(operands.x.host, linear->x_type, m, linear->in_features,
+                              operands.x_stride, setting->seed,
+                              random_stream_of(subject->name) + (uint64_t)m);
         struct oracle_product product = {.m = m,
-                                         .x = operands.x,
+                                         .x = operands.x.host,
                                          .y = operands.expected,
                                          .x_stride = operands.x_stride,
                                          .x_type = linear->x_type,
@@ -199,11 +243,11 @@ static kry_status try_m(const struct trial_setting *setting, const struct trial_
         fail(trial, status, "m %" PRId64 ": %s", m, kry_error_message());
         goto out;
     }
-    status = apply(layer, &operands, subject->bias);
+    status = apply_and_fetch(layer, &operands);
     if (status == KRY_OK) {
         judge(trial, subject, &operands, result);
         check_edges(trial, &operands, linear);
-        status = measure(layer, &operands, subject->bias, &result->nanoseconds);
+        status = measure(layer, &operands, &result->nanoseconds);
     }
     if (status != KRY_OK)
         fail(trial, status, "%s", kry_error_message()); /* names the kernel */
@@ -246,18 +290,19 @@ static bool is_rounded(double found, double expected, const kry_linear *linear) 
 
 /** Apply rows that are 0 but for a 1, and compare each element with the weight it must be. */
 static kry_status try_probes(const struct trial_setting *setting,
-                             const struct trial_subject *subject, const kry_layer *layer,
+                             const struct trial_subject *subject,
+                             const struct device_memory *memory, const kry_layer *layer,
                              struct trial *trial) {
     const kry_linear *linear = subject->linear;
     int64_t columns[PROBES_MAX], count = choose_probes(linear, columns);
     struct operands operands;
-    kry_status status = operands_acquire(&operands, layer, linear, count);
+    kry_status status = operands_acquire(&operands, memory, layer, linear, count, NULL);
     if (status == KRY_OK) {
-        memset(operands.x, 0, (size_t)(count * operands.x_stride) * kry_type_bytes(linear->x_type));
+        memset(operands.x.host, 0, operands.x.bytes);
         for (int64_t row = 0; row < count; row++)
-            float_store(operands.x, row * operands.x_stride + columns[row], linear->x_type, 1);
+            float_store(operands.x.host, row * operands.x_stride + columns[row], linear->x_type, 1);
         struct oracle_product product = {.m = count,
-                                         .x = operands.x,
+                                         .x = operands.x.host,
                                          .y = operands.expected,
                                          .x_stride = operands.x_stride,
                                          .x_type = linear->x_type,
@@ -269,14 +314,14 @@ static kry_status try_probes(const struct trial_setting *setting,
         fail(trial, status, "one-hot activations: %s", kry_error_message());
         goto out;
     }
-    status = apply(layer, &operands, NULL);
+    status = apply_and_fetch(layer, &operands);
     if (status != KRY_OK) {
         fail(trial, status, "%s", kry_error_message()); /* names the kernel */
         goto out;
     }
     for (int64_t row = 0; row < count; row++)
         for (int64_t n = 0; n < linear->out_features; n++) {
-            double found = float_load(operands.y, row * operands.y_stride + n, linear->y_type);
+            double found = float_load(operands.y.host, row * operands.y_stride + n, linear->y_type);
             double expected = operands.expected[row * linear->out_features + n];
             if (!is_rounded(found, expected, linear))
                 fail(trial, KRY_OK,
@@ -331,6 +376,12 @@ void trial_run(const struct trial_setting *setting, const struct trial_subject *
                struct trial *out) {
     *out = (struct trial){0};
     kry_layer *layer = NULL;
+    struct device_memory memory;
+    kry_status status = device_memory_open(setting->registry, setting->device, &memory);
+    if (status != KRY_OK) {
+        fail(out, status, "%s", kry_error_message());
+        return;
+    }
     if (make_layer(setting, subject, &layer, out) != KRY_OK)
         goto out;
     const kry_linear *linear = subject->linear;
@@ -345,11 +396,10 @@ void trial_run(const struct trial_setting *setting, const struct trial_subject *
         fail(out, KRY_E_MEMORY, "out of memory");
         goto out;
     }
-    kry_status status = KRY_OK;
     for (size_t i = 0; i < setting->m_count && status == KRY_OK; i++)
-        status = try_m(setting, subject, layer, setting->m[i], out);
+        status = try_m(setting, subject, &memory, layer, setting->m[i], out);
     if (status == KRY_OK)
-        try_probes(setting, subject, layer, out);
+        try_probes(setting, subject, &memory, layer, out);
 out:
     kry_layer_destroy(&layer);
 }
