@@ -9,13 +9,23 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 OURS = {"f32": "tab:cyan", "f16": "tab:blue", "bf16": "tab:purple", "int8": "tab:red"}
-PEERS = {"onnxruntime": "tab:orange", "openvino": "tab:green", "torch": "tab:brown"}
+PEERS = {
+    "onnxruntime": "tab:orange",
+    "openvino": "tab:green",
+    "torch": "tab:brown",
+    "cublas": "tab:olive",
+    "torch_cuda": "tab:brown",
+}
 PEER_MARKERS = {"f32": "v", "f16": "<", "bf16": ">", "int8": "^"}
 
 
 def limits_of(result):
     """The best of each limit: GB/s, and G operations/s."""
-    return {limit["limit"]: limit["median"] for limit in result["limits"] if limit["chosen"]}
+    return {
+        limit["limit"]: limit["median"]
+        for limit in result["limits"]
+        if limit["chosen"] and limit["median"] is not None
+    }
 
 
 def points_of(result):
@@ -39,12 +49,14 @@ def points_of(result):
                     "marker": PEER_MARKERS.get(compute, "x"),
                 }
             rate = entry["operations"] / entry["median_seconds"] * 1e-9
-            if entry["part_of_peak"] is not None:
+            if entry["part_of_peak"] is not None and entry["limit"] in limits:
                 rate = entry["part_of_peak"] * limits[entry["limit"]]
             yield name, style, entry["operations"] / entry["bytes"], rate
 
 
 def draw_limits(axes, limits, low, high):
+    if "read" not in limits:
+        return
     read = limits["read"]
     for kind, peak in limits.items():
         if kind == "read":
@@ -84,8 +96,9 @@ def main(source, target):
     axes.set(xscale="log", yscale="log")
     axes.set_xlabel("operations a byte (weights as described, x, y)")
     axes.set_ylabel("G operations/s")
+    threads = "" if "timed_by" in result else f", {result['threads']} threads"
     axes.set_title(
-        f"{result['cpu']}, {result['threads']} threads; kernelry {result['commit'] or ''}"
+        f"{result['cpu']}{threads}; kernelry {result['commit'] or ''}"
         f" {result['date'][:10]}"
     )
     axes.grid(True, which="both", linewidth=0.3)

@@ -6,6 +6,7 @@
 #include "rotation.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { APPLIES_MAX = 4096, APPLIES_LEAST = 5 };
 
@@ -19,42 +20,85 @@ int64_t median_of(int64_t *times, size_t count) {
     return count > 0 ? times[count / 2] : 0;
 }
 
-/** Apply the copies in turn until the budget is spent. */
-static kry_status measure(const struct bench_setting *setting, struct rotation *rotation,
-                          kry_apply_args *args, int64_t *times, struct bench_times *out) {
+/** Times of one m, as they come. */
+struct measured {
+    int64_t times[APPLIES_MAX]; /* of an apply; the median tells, in a queue of a few ms, of one */
+    size_t count;
+    size_t applies;
+};
+
+/** Apply the copies in turn, each by itself, until the budget is spent. */
+static kry_status measure_each(const struct bench_setting *setting, struct rotation *rotation,
+                               const kry_apply_args *args, struct measured *out) {
     /* Once without a clock: the first apply touches its memory for the first time. */
     kry_status status = kry_layer_apply(rotation->layers[0], args);
-    size_t count = 0;
     int64_t spent = 0;
     rotation->next = 1 % rotation->count;
-    while (status == KRY_OK && count < APPLIES_MAX &&
-           (count < APPLIES_LEAST || spent < setting->budget)) {
-        status = rotation_apply(rotation, args, &times[count]);
-        spent += times[count++];
+    while (status == KRY_OK && out->count < APPLIES_MAX &&
+           (out->count < APPLIES_LEAST || spent < setting->budget)) {
+        status = rotation_apply(rotation, args, &out->times[out->count]);
+        spent += out->times[out->count++];
     }
-    out->m = args->m;
-    out->count = count;
-    out->median = median_of(times, count);
-    out->least = times[0];
+    out->applies = out->count;
+    return status;
+}
+
+/** Likewise on a device's stream, many for each wait. */
+static kry_status measure_stream(const struct bench_setting *setting, struct rotation *rotation,
+                                 const kry_apply_args *args, struct measured *out) {
+    struct stream_clock *clock = NULL;
+    struct stream_loop *loop = NULL;
+    struct rotation_turns turns = {.rotation = rotation, .args = args};
+    struct stream_work work = rotation_work(&turns);
+    kry_status status = stream_clock_create(&rotation->memory, &clock);
+    if (status == KRY_OK)
+        status = stream_loop_create(clock, &work, &loop);
+    double spent = 0;
+    while (status == KRY_OK && out->count < APPLIES_MAX &&
+           (out->count < APPLIES_LEAST || spent < (double)setting->budget)) {
+        double turn;
+        size_t count;
+        status = stream_loop_step(loop, &turn, &count);
+        if (status != KRY_OK)
+            break;
+        out->times[out->count++] = (int64_t)(turn + 0.5);
+        out->applies += count;
+        spent += turn * (double)count;
+    }
+    stream_loop_destroy(&loop);
+    stream_clock_destroy(&clock);
     return status;
 }
 
 static kry_status measure_m(const struct bench_setting *setting, const struct synthetic *synthetic,
                             struct rotation *rotation, int64_t m, struct bench_times *out) {
     const kry_linear *linear = &synthetic->linear;
-    kry_apply_args args;
-    int64_t *times = malloc(APPLIES_MAX * sizeof *times);
-    kry_status status = rotation_operands(rotation, linear, m, &args);
-    if (status == KRY_OK && times == NULL)
+    const struct device_memory *memory = &rotation->memory;
+    struct rotation_operands operands;
+    struct measured *measured = calloc(1, sizeof *measured);
+    kry_status status = rotation_operands(rotation, linear, m, synthetic->bias != NULL, &operands);
+    if (status == KRY_OK && measured == NULL)
         status = kry_error_set(KRY_E_MEMORY, "out of memory");
     if (status == KRY_OK) {
-        synthetic_activations((void *)(uintptr_t)args.x, linear->x_type, m, linear->in_features,
+        synthetic_activations(operands.x.host, linear->x_type, m, linear->in_features,
                               linear->in_features, setting->seed, (uint64_t)m);
-        args.bias = synthetic->bias;
-        status = measure(setting, rotation, &args, times, out);
+        if (synthetic->bias != NULL)
+            memcpy(operands.bias.host, synthetic->bias, operands.bias.bytes);
+        status = twin_send(memory, &operands.x);
     }
-    rotation_operands_release(&args);
-    free(times);
+    if (status == KRY_OK)
+        status = twin_send(memory, &operands.bias);
+    if (status == KRY_OK)
+        status = device_memory_is_shared(memory)
+                     ? measure_each(setting, rotation, &operands.args, measured)
+                     : measure_stream(setting, rotation, &operands.args, measured);
+    if (status == KRY_OK)
+        *out = (struct bench_times){.m = m,
+                                    .median = median_of(measured->times, measured->count),
+                                    .least = measured->times[0],
+                                    .count = measured->applies};
+    rotation_operands_release(rotation, &operands);
+    free(measured);
     return status;
 }
 

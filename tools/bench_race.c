@@ -19,7 +19,8 @@ enum {
     RANDOM_MOST = 1000,
     READ_MIB_MOST = 1 << 20
 };
-#define LOAD_WARNING 0.5 /* processes that run, on average */
+#define LOAD_WARNING 0.5               /* processes that run, on average */
+static const char CUBLAS[] = "cublas"; /* the peer that is no process */
 
 struct race_request race_request_begin(void) {
     return (struct race_request){.rounds = ROUNDS, .peer_seconds = PEER_SECONDS};
@@ -41,8 +42,11 @@ static bool add_peer(struct race_request *request, const char *library, const ch
 static const char *read_peer(struct race_request *request, char *word) {
     static const struct {
         const char *library, *computes[2];
-    } known[] = {
-        {"onnxruntime", {"int8", "f32"}}, {"openvino", {"int8", "f32"}}, {"torch", {"bf16"}}};
+    } known[] = {{"onnxruntime", {"int8", "f32"}},
+                 {"openvino", {"int8", "f32"}},
+                 {"torch", {"bf16"}},
+                 {CUBLAS, {"f16", "bf16"}},
+                 {"torch_cuda", {"bf16"}}};
     const char *library = strsep(&word, ":");
     unsigned bit;
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
@@ -57,7 +61,8 @@ static const char *read_peer(struct race_request *request, char *word) {
                 return "too many peers";
         return NULL;
     }
-    return "expected onnxruntime, openvino or torch, or one with its class as in openvino:int8";
+    return "expected onnxruntime, openvino, torch, cublas or torch_cuda, or one with its class as "
+           "in openvino:int8";
 }
 
 static bool read_peers(struct arguments *arguments, struct race_request *request) {
@@ -175,6 +180,7 @@ static void meeting_release(struct meeting *meeting) {
     for (size_t i = 0; i < meeting->setting.peer_count; i++)
         peer_end(&meeting->peers[i].peer);
     peer_data_destroy(&meeting->setting.data);
+    race_device_destroy(&meeting->setting.on_device);
     limits_destroy(&meeting->setting.pace.limits);
     crew_destroy(&meeting->setting.pace.crew);
     race_plan_free(&meeting->plan);
@@ -184,32 +190,47 @@ static void meeting_release(struct meeting *meeting) {
     kry_registry_close(&meeting->setting.registry);
 }
 
+/** Start a peer in a process of its own. */
+static void start_process(const struct meeting *meeting, struct race_peer *peer) {
+    const struct race_request *request = meeting->request;
+    const struct peer_command command = {.python = find_python(request),
+                                         .folder = meeting->scripts,
+                                         .library = peer->library,
+                                         .compute = peer->compute,
+                                         .threads = meeting->setting.threads,
+                                         .timeout = request->peer_seconds * 1000000000};
+    if (peer_start(&command, meeting->setting.data, &peer->peer) != KRY_OK)
+        race_trouble(peer->trouble);
+}
+
+static void find_cublas(const struct meeting *meeting, struct race_peer *peer) {
+    const char *trouble = "it multiplies on a CUDA device alone; name one with --device";
+    if (meeting->setting.on_device != NULL)
+        peer->cublas = race_device_cublas(meeting->setting.on_device, &trouble);
+    if (peer->cublas == NULL)
+        snprintf(peer->trouble, sizeof peer->trouble, "%s", trouble);
+}
+
 static int start_peers(struct meeting *meeting) {
     const struct race_request *request = meeting->request;
     struct race_setting *setting = &meeting->setting;
-    if (request->peer_count == 0)
-        return EXIT_YES;
-    if (meeting->scripts[0] == '\0')
-        return complain(EXIT_USAGE, "the scripts that drive peers are not beside this program; "
-                                    "say where with --bench-dir");
-    kry_status status = peer_data_create(&setting->data);
-    if (status != KRY_OK)
-        return complain_status(status);
     memcpy(meeting->peers, request->peers, sizeof meeting->peers);
     setting->peers = meeting->peers;
-    setting->peer_count = request->peer_count;
     for (size_t i = 0; i < request->peer_count; i++) {
         struct race_peer *peer = &meeting->peers[i];
-        const struct peer_command command = {.python = find_python(request),
-                                             .folder = meeting->scripts,
-                                             .library = peer->library,
-                                             .compute = peer->compute,
-                                             .threads = setting->threads,
-                                             .timeout = request->peer_seconds * 1000000000};
-        if (peer_start(&command, setting->data, &peer->peer) != KRY_OK) {
-            race_trouble(peer->trouble);
-            warn("%s", peer->trouble);
-        }
+        bool process = strcmp(peer->library, CUBLAS) != 0;
+        if (process && meeting->scripts[0] == '\0')
+            return complain(EXIT_USAGE, "the scripts that drive peers are not beside this program; "
+                                        "say where with --bench-dir");
+        if (process && setting->data == NULL && peer_data_create(&setting->data) != KRY_OK)
+            return complain_status(KRY_E_MEMORY);
+        if (process)
+            start_process(meeting, peer);
+        else
+            find_cublas(meeting, peer);
+        setting->peer_count++;
+        if (!race_peer_is_here(peer))
+            warn("%s %s: %s", peer->library, peer->compute, peer->trouble);
     }
     return EXIT_YES;
 }
@@ -227,6 +248,39 @@ static kry_status add_way(struct meeting *meeting, const struct limit *way) {
                                  .rounds = rounds};
     snprintf(entry->name, sizeof entry->name, "%s", way->name);
     return KRY_OK;
+}
+
+/** A limit of a device, as a loop. Where it cannot be measured, the entry has trouble. */
+static kry_status add_device_limit(struct meeting *meeting, enum limit_kind kind) {
+    struct race_row *row = &meeting->limits;
+    struct race_entry *entry = &row->entries[row->count];
+    *entry = (struct race_entry){.kind = RACE_LIMIT, .limit = kind};
+    entry->rounds = calloc(meeting->setting.pace.rounds, sizeof *entry->rounds);
+    if (entry->rounds == NULL)
+        return kry_error_set(KRY_E_MEMORY, "out of memory");
+    row->count++;
+    struct race_device *device = meeting->setting.on_device;
+    bool read = kind == LIMIT_READ;
+    snprintf(entry->name, sizeof entry->name, "%s",
+             read ? "a kernel that only reads" : "cuBLAS, 8192×8192×8192");
+    kry_status status = read ? race_device_read(device, 0, &entry->loop, &entry->work)
+                             : race_device_dense(device, &entry->loop, &entry->work);
+    if (status != KRY_OK)
+        race_trouble(entry->trouble);
+    return KRY_OK;
+}
+
+static kry_status measure_device_limits(struct meeting *meeting) {
+    struct race_row *row = &meeting->limits;
+    row->entries = meeting->limit_entries;
+    kry_status status = add_device_limit(meeting, LIMIT_READ);
+    if (status == KRY_OK)
+        status = add_device_limit(meeting, LIMIT_F16);
+    if (status == KRY_OK)
+        race_run(&meeting->setting.pace, 0, row->entries, row->count);
+    for (size_t i = 0; i < row->count; i++)
+        stream_loop_destroy(&row->entries[i].loop);
+    return status;
 }
 
 /** Measure every way to a limit that this processor has, in turn. */
@@ -253,10 +307,17 @@ static kry_status set_pace(struct meeting *meeting, int64_t nanoseconds) {
     struct race_setting *setting = &meeting->setting;
     int64_t threads = request->threads > 0 ? request->threads : usable_cpus();
     setting->threads = (int32_t)(threads < CREW_MOST ? threads : CREW_MOST);
-    setting->scaling = request->scaling;
+    bool cpu = strcmp(meeting->device.platform, "cpu") == 0;
+    setting->scaling = request->scaling && cpu;
+    setting->fill = cpu ? 0 : (uint64_t)request->read_mib << 20;
     setting->pace.rounds = (size_t)request->rounds;
     setting->pace.slice = nanoseconds / request->rounds + 1;
     kry_status status = crew_create(setting->threads, &setting->pace.crew);
+    if (status == KRY_OK && !cpu) {
+        status = race_device_create(setting->registry, &meeting->device, setting->fill,
+                                    &setting->on_device);
+        return status == KRY_OK ? measure_device_limits(meeting) : status;
+    }
     if (status == KRY_OK)
         status = limits_create(setting->pace.crew, meeting->device.cpu_features,
                                (uint64_t)request->read_mib << 20, &setting->pace.limits);
@@ -268,8 +329,12 @@ static kry_status set_pace(struct meeting *meeting, int64_t nanoseconds) {
 static kry_status make_plan(struct meeting *meeting, const struct common_options *common,
                             const struct race_plan *given) {
     const struct race_request *request = meeting->request;
-    const struct race_taste taste = {
-        .computes = request->computes, .m = common->m, .m_count = common->m_count};
+    /* Kernels with int8 activations are a CPU's. */
+    unsigned without = meeting->setting.on_device != NULL ? COMPUTE_INT8 : 0;
+    const struct race_taste taste = {.computes = request->computes,
+                                     .without = without,
+                                     .m = common->m,
+                                     .m_count = common->m_count};
     struct race_plan *plan = &meeting->plan;
     /* Peers alone say nothing: without a layer they run on the yardstick. */
     bool nothing = given->count == 0 && request->random_shapes == 0;

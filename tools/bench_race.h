@@ -29,7 +29,7 @@ enum {
     {"limits", NULL, "measure what this machine can do at most", RACE_OPTION_LIMITS},              \
         {"read-mib", "MIB", "of memory to read; default: 4 times the last cache",                  \
          RACE_OPTION_READ_MIB},                                                                    \
-        {"peer", "P,...", "measure onnxruntime, openvino, torch in turn with ours",                \
+        {"peer", "P,...", "measure onnxruntime, openvino, torch, cublas in turn with ours",        \
          RACE_OPTION_PEER},                                                                        \
         {"yardstick", NULL, "4096×4096 and 2112×2816 at groups of 128 and 32",                     \
          RACE_OPTION_YARDSTICK},                                                                   \

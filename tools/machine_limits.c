@@ -53,7 +53,7 @@ const struct limit *limits_way(size_t index) {
 }
 
 const char *limit_word(enum limit_kind kind) {
-    static const char *const words[] = {"read", "f32", "bf16", "int8"};
+    static const char *const words[] = {"read", "f32", "bf16", "int8", "f16"};
     return words[kind];
 }
 

@@ -14,6 +14,7 @@ enum limit_kind {
     LIMIT_F32,  /* multiply-add in f32 */
     LIMIT_BF16, /* dot products of bf16, sums in f32 */
     LIMIT_INT8, /* dot products of bytes, sums in 32 bits */
+    LIMIT_F16,  /* a device's: products of f16 or bf16, sums in f32 */
     LIMIT_KINDS
 };
 
@@ -63,7 +64,7 @@ const struct limit *limits_chosen(const struct limits *limits, enum limit_kind k
  *  reached, in work a ns: GB/s or G operations/s. */
 double limits_measure(struct limits *limits, const struct limit *limit, int64_t nanoseconds);
 
-/** "read", "f32", "bf16", "int8". */
+/** "read", "f32", "bf16", "int8", "f16". */
 const char *limit_word(enum limit_kind kind);
 /** "GB/s" or "Gop/s". */
 const char *limit_unit(enum limit_kind kind);

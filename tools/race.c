@@ -73,8 +73,28 @@ static size_t slice_of_peer(const struct race_pace *pace, struct race_entry *ent
     return count;
 }
 
+/** On a device's stream: steps of some milliseconds each. Returns the entry's figure. */
+static double slice_of_loop(const struct race_pace *pace, struct race_entry *entry) {
+    double turns_of[APPLIES_MOST], spent = 0;
+    size_t count = 0;
+    while (count < APPLIES_MOST && (count == 0 || spent < (double)pace->slice)) {
+        size_t turns;
+        if (stream_loop_step(entry->loop, &turns_of[count], &turns) != KRY_OK) {
+            race_trouble(entry->trouble);
+            return 0;
+        }
+        spent += turns_of[count++] * (double)turns;
+        entry->applies += turns;
+    }
+    entry->spent += spent;
+    entry->usual = race_median(turns_of, count);
+    return entry->kind == RACE_LIMIT ? entry->work / entry->usual : entry->usual;
+}
+
 /** Let an entry have its slice. Returns its figure. */
 static double take_slice(const struct race_pace *pace, struct race_entry *entry, int64_t m) {
+    if (entry->loop != NULL)
+        return slice_of_loop(pace, entry);
     if (entry->kind == RACE_LIMIT) {
         crew_use(pace->crew, entry->threads);
         return limits_measure(pace->limits, entry->way, pace->slice / 2);

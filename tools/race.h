@@ -12,6 +12,7 @@
 #include "machine_limits.h"
 #include "peer.h"
 #include "rotation.h"
+#include "stream_clock.h"
 
 #include <stdbool.h>
 
@@ -53,6 +54,8 @@ struct race_entry {
     struct rotation *rotation;
     kry_apply_args *operands;
     struct peer *peer;
+    struct stream_loop *loop; /* its own: on a device's stream, this is what runs */
+    double work;  /* of a turn, of a limit on a stream. Units: as `bytes` or operations */
     double usual; /* ns of an apply, as last seen */
     double spent; /* ns of all its applies */
 };

@@ -25,10 +25,15 @@ static json_t *rounds_json(const struct race_report *report, const struct race_e
 
 static json_t *limit_json(const struct race_report *report, const struct race_entry *entry) {
     json_t *object = json_object();
-    const struct limit *chosen = limits_chosen(report->setting->pace.limits, entry->limit);
+    /* A device has one way to each limit. */
+    bool chosen = report->setting->on_device != NULL;
+    if (!chosen) {
+        const struct limit *way = limits_chosen(report->setting->pace.limits, entry->limit);
+        chosen = way != NULL && strcmp(way->name, entry->name) == 0;
+    }
     json_put(object, "limit", json_text(limit_word(entry->limit)));
     json_put(object, "way", json_text(entry->name));
-    json_put(object, "chosen", json_boolean(chosen != NULL && !strcmp(chosen->name, entry->name)));
+    json_put(object, "chosen", json_boolean(chosen));
     json_put(object, "unit", json_text(limit_unit(entry->limit)));
     json_put(object, "threads", json_integer(entry->threads));
     json_put(object, "median", number(entry->median));
@@ -115,8 +120,9 @@ static json_t *peers_json(const struct race_setting *setting) {
         json_put(object, "library", json_text(peer->library));
         json_put(object, "compute", json_text(peer->compute));
         json_put(object, "version",
-                 peer->peer != NULL ? json_text(peer_version(peer->peer)) : json_null());
-        json_put(object, "trouble", peer->peer == NULL ? json_text(peer->trouble) : json_null());
+                 race_peer_is_here(peer) ? json_text(race_peer_version(peer)) : json_null());
+        json_put(object, "trouble",
+                 race_peer_is_here(peer) ? json_null() : json_text(peer->trouble));
         json_add(peers, object);
     }
     return peers;
@@ -132,6 +138,10 @@ json_t *race_report_json(const struct race_report *report) {
     json_put(object, "device", device_json(setting->device));
     json_put(object, "load_before", json_real(report->load));
     json_put(object, "threads", json_integer(setting->threads));
+    if (setting->on_device != NULL) {
+        bool graphs = stream_clock_cuda(race_device_clock(setting->on_device)) != NULL;
+        json_put(object, "timed_by", json_text(graphs ? "graph" : "queue"));
+    }
     json_put(object, "rounds", json_integer((json_int_t)setting->pace.rounds));
     json_put(object, "slice_seconds", json_real((double)setting->pace.slice * 1e-9));
     json_put(object, "seed", json_integer((json_int_t)setting->seed));

@@ -4,6 +4,7 @@
 #include "race_layer.h"
 
 #include "floats.h"
+#include "race_dense.h"
 #include "random.h"
 
 #include <kernelry/plugin.h>
@@ -40,8 +41,18 @@ bool parse_compute(const char *word, unsigned *out) {
 enum limit_kind compute_limit(const char *compute, const struct limits *limits) {
     if (strcmp(compute, "int8") == 0)
         return LIMIT_INT8;
+    if (limits == NULL)
+        return strcmp(compute, "f32") == 0 ? LIMIT_F32 : LIMIT_F16;
     return strcmp(compute, "bf16") == 0 && limits_chosen(limits, LIMIT_BF16) != NULL ? LIMIT_BF16
                                                                                      : LIMIT_F32;
+}
+
+bool race_peer_is_here(const struct race_peer *peer) {
+    return peer->peer != NULL || peer->cublas != NULL;
+}
+
+const char *race_peer_version(const struct race_peer *peer) {
+    return peer->cublas != NULL ? cublas_version(peer->cublas) : peer_version(peer->peer);
 }
 
 /* ---- descriptions -------------------------------------------------------------------- */
@@ -96,7 +107,8 @@ struct contender {
     bool aligned; /* not the layer, but the nearest aligned one */
     kry_linear linear;
     struct rotation rotation;
-    kry_apply_args operands; /* of the m that is being measured */
+    struct rotation_operands operands; /* of the m that is being measured */
+    struct rotation_turns turns;       /* of both */
     char trouble[RACE_TROUBLE_BYTES];
 };
 
@@ -112,6 +124,7 @@ struct field {
     float *x; /* [m_most, in_features] */
     int64_t m_most;
     bool peers_ready;
+    struct race_dense *dense[RACE_ENTRIES_MOST]; /* of peers that are cuBLAS */
     char peer_trouble[RACE_ENTRIES_MOST][RACE_TROUBLE_BYTES];
 };
 
@@ -125,7 +138,8 @@ static kry_status prepare_contender(const struct race_setting *setting, struct c
                                        .device = setting->device,
                                        .synthetic = *synthetic,
                                        .kernel = setting->kernel,
-                                       .host = crew_host(setting->pace.crew)};
+                                       .host = crew_host(setting->pace.crew),
+                                       .fill = setting->fill};
     crew_use(setting->pace.crew, setting->threads);
     if (rotation_create(&args, &contender->rotation) != KRY_OK) {
         race_trouble(contender->trouble);
@@ -141,13 +155,20 @@ static kry_status prepare_contender(const struct race_setting *setting, struct c
 /** Give each peer the layer. */
 static kry_status prepare_peers(struct field *field, const struct synthetic *synthetic) {
     const struct race_setting *setting = field->setting;
-    kry_status status = peer_data_fill(setting->data, synthetic, field->x, field->m_most);
-    size_t copies = rotation_copies((uint64_t)race_least_bytes(&synthetic->linear, 0));
+    kry_status status = setting->data != NULL
+                            ? peer_data_fill(setting->data, synthetic, field->x, field->m_most)
+                            : KRY_OK;
+    size_t copies = rotation_copies(
+        setting->device, (uint64_t)race_least_bytes(&synthetic->linear, 0), setting->fill);
     for (size_t i = 0; i < setting->peer_count && status == KRY_OK; i++) {
         struct race_peer *peer = &setting->peers[i];
         char *trouble = field->peer_trouble[i];
         if (peer->peer != NULL &&
             peer_prepare(peer->peer, setting->data, synthetic, copies) != KRY_OK)
+            race_trouble(trouble);
+        if (peer->cublas != NULL &&
+            race_dense_create(setting->on_device, setting->pace.crew, synthetic, peer->compute,
+                              &field->dense[i]) != KRY_OK)
             race_trouble(trouble);
     }
     field->peers_ready = status == KRY_OK;
@@ -179,6 +200,8 @@ static void release_field(struct field *field) {
     for (size_t i = 0; field->peers_ready && i < field->setting->peer_count; i++)
         if (field->setting->peers[i].peer != NULL)
             (void)peer_release(field->setting->peers[i].peer); /* or it is gone, as told before */
+    for (size_t i = 0; i < field->setting->peer_count; i++)
+        race_dense_destroy(&field->dense[i]);
     free(field->x);
 }
 
@@ -204,7 +227,7 @@ static kry_status draw_x(struct field *field) {
 /** Convert x; a layer with more columns sees some of them twice. */
 static void fill_x(const struct field *field, const struct contender *contender, int64_t m) {
     int64_t columns = field->layer->linear.in_features, wanted = contender->linear.in_features;
-    void *x = (void *)(uintptr_t)contender->operands.x;
+    void *x = contender->operands.x.host;
     for (int64_t row = 0; row < m; row++)
         for (int64_t k = 0; k < wanted; k++)
             float_store(x, row * wanted + k, contender->linear.x_type,
@@ -217,13 +240,19 @@ static void ready_contender(const struct field *field, struct contender *contend
         return;
     struct rotation *rotation = &contender->rotation;
     int64_t nanoseconds;
-    kry_status status = rotation_operands(rotation, &contender->linear, m, &contender->operands);
+    struct rotation_operands *operands = &contender->operands;
+    kry_status status = rotation_operands(rotation, &contender->linear, m, false, operands);
     if (status == KRY_OK) {
-        contender->operands.host = crew_host(field->setting->pace.crew);
+        operands->args.host = crew_host(field->setting->pace.crew);
         fill_x(field, contender, m);
         crew_use(field->setting->pace.crew, field->setting->threads);
-        status = rotation_apply(rotation, &contender->operands, &nanoseconds);
+        status = twin_send(&rotation->memory, &operands->x);
     }
+    if (status == KRY_OK)
+        status = rotation_apply(rotation, &operands->args, &nanoseconds);
+    if (status == KRY_OK)
+        status = twin_fetch(&rotation->memory, &operands->y);
+    contender->turns = (struct rotation_turns){.rotation = rotation, .args = &operands->args};
     if (status != KRY_OK)
         race_trouble(contender->trouble);
 }
@@ -250,7 +279,27 @@ static void describe_work(struct race_entry *entry, const kry_linear *linear, in
     entry->operations = 2 * (double)m * entry->weights;
 }
 
+/** The limits of a device: to read the bytes that an apply moves, and to multiply dense matrices.
+ */
+static void add_device_limits(const struct field *field, struct race_row *row) {
+    struct race_device *device = field->setting->on_device;
+    double bytes = race_least_bytes(&field->layer->linear, row->m);
+    struct race_entry *entry = add_entry(field, row, RACE_LIMIT, limit_word(LIMIT_READ));
+    if (entry != NULL && race_device_read(device, (uint64_t)bytes, &entry->loop, &entry->work) != 0)
+        race_trouble(entry->trouble);
+    entry = add_entry(field, row, RACE_LIMIT, limit_word(LIMIT_F16));
+    if (entry == NULL)
+        return;
+    entry->limit = LIMIT_F16;
+    if (race_device_dense(device, &entry->loop, &entry->work) != KRY_OK)
+        race_trouble(entry->trouble);
+}
+
 static void add_limits(const struct field *field, struct race_row *row) {
+    if (field->setting->on_device != NULL) {
+        add_device_limits(field, row);
+        return;
+    }
     for (int kind = 0; kind < LIMIT_KINDS; kind++) {
         const struct limit *way = limits_chosen(field->setting->pace.limits, (enum limit_kind)kind);
         struct race_entry *entry =
@@ -278,22 +327,38 @@ static void add_kernel(const struct field *field, struct race_row *row, struct c
     entry->limit =
         compute_limit(int8 ? "int8" : contender->compute->word, field->setting->pace.limits);
     entry->rotation = &contender->rotation;
-    entry->operands = &contender->operands;
+    entry->operands = &contender->operands.args;
     describe_work(entry, &contender->linear, row->m);
     entry->stored_bytes = (double)contender->rotation.prepared_bytes + entry->bytes -
                           race_least_bytes(&contender->linear, 0);
     snprintf(entry->trouble, sizeof entry->trouble, "%s", contender->trouble);
+    if (field->setting->on_device == NULL || entry->trouble[0] != '\0')
+        return;
+    struct stream_work work = rotation_work(&contender->turns);
+    if (stream_loop_create(race_device_clock(field->setting->on_device), &work, &entry->loop) !=
+        KRY_OK)
+        race_trouble(entry->trouble);
 }
 
 /** How far a peer's y is from ours. */
 static double error_of(const struct contender *ours, const float *y, int64_t m) {
     double distance = 0, length = 0;
     for (int64_t i = 0; i < m * ours->linear.out_features; i++) {
-        double expected = float_load(ours->operands.y, i, ours->linear.y_type);
+        double expected = float_load(ours->operands.y.host, i, ours->linear.y_type);
         distance += ((double)y[i] - expected) * ((double)y[i] - expected);
         length += expected * expected;
     }
     return sqrt(distance / length);
+}
+
+/** Whether a peer's y is ours; else the entry has trouble. */
+static void compare(struct race_entry *entry, const struct contender *ours, const float *y,
+                    int64_t m) {
+    double error = ours != NULL ? error_of(ours, y, m) : 0;
+    if (!(error <= PEER_ERROR_MOST))
+        snprintf(entry->trouble, sizeof entry->trouble,
+                 "%s: its y is off by %.2g of ours, at most %.2g is expected", entry->name, error,
+                 PEER_ERROR_MOST);
 }
 
 /** Let a peer compute once, and compare. */
@@ -306,11 +371,18 @@ static void check_peer(const struct field *field, struct race_entry *entry,
         return;
     }
     entry->usual = (double)nanoseconds;
-    double error = error_of(ours, peer_data_y(field->setting->data), m);
-    if (!(error <= PEER_ERROR_MOST))
-        snprintf(entry->trouble, sizeof entry->trouble,
-                 "%s: its y is off by %.2g of ours, at most %.2g is expected", entry->name, error,
-                 PEER_ERROR_MOST);
+    compare(entry, ours, peer_data_y(field->setting->data), m);
+}
+
+/** Likewise for cuBLAS. */
+static void ready_dense(const struct field *field, struct race_entry *entry,
+                        struct race_dense *dense, const struct contender *ours, int64_t m) {
+    float *y = NULL;
+    if (race_dense_ready(dense, field->x, m, &y, &entry->loop) != KRY_OK)
+        race_trouble(entry->trouble);
+    else
+        compare(entry, ours, y, m);
+    free(y);
 }
 
 /** Whose y is taken for the right one: the first contender's that has one. */
@@ -325,7 +397,7 @@ static void add_peers(const struct field *field, struct race_row *row) {
     const struct contender *ours = find_judge(field);
     for (size_t i = 0; i < field->setting->peer_count; i++) {
         const struct race_peer *peer = &field->setting->peers[i];
-        if (peer->peer == NULL)
+        if (!race_peer_is_here(peer))
             continue;
         char name[RACE_NAME_BYTES];
         snprintf(name, sizeof name, "%.40s %s", peer->library, peer->compute);
@@ -336,7 +408,11 @@ static void add_peers(const struct field *field, struct race_row *row) {
         entry->peer = peer->peer;
         describe_work(entry, &field->layer->linear, row->m);
         snprintf(entry->trouble, sizeof entry->trouble, "%s", field->peer_trouble[i]);
-        if (entry->trouble[0] == '\0' && ours != NULL)
+        if (entry->trouble[0] != '\0')
+            continue;
+        if (field->dense[i] != NULL)
+            ready_dense(field, entry, field->dense[i], ours, row->m);
+        else if (ours != NULL)
             check_peer(field, entry, ours, row->m);
     }
 }
@@ -369,6 +445,7 @@ static void strip_row(struct race_row *row) {
         row->entries[i].rotation = NULL;
         row->entries[i].operands = NULL;
         row->entries[i].peer = NULL;
+        stream_loop_destroy(&row->entries[i].loop);
     }
 }
 
@@ -390,7 +467,7 @@ static kry_status measure_m(struct field *field, int64_t m, struct race_rows *ro
     race_run(&field->setting->pace, m, row->entries, row->count);
     strip_row(row);
     for (size_t i = 0; i < field->contender_count; i++)
-        rotation_operands_release(&field->contenders[i].operands);
+        rotation_operands_release(&field->contenders[i].rotation, &field->contenders[i].operands);
     return KRY_OK;
 }
 

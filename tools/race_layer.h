@@ -6,6 +6,7 @@
 #define KERNELRY_TOOLS_RACE_LAYER_H
 
 #include "race.h"
+#include "race_device.h"
 
 /** Numeric classes of ours: x of that type, as floats; or int8 activations allowed. */
 enum { COMPUTE_F32 = 1, COMPUTE_F16 = 2, COMPUTE_BF16 = 4, COMPUTE_INT8 = 8, COMPUTE_ALL = 15 };
@@ -13,16 +14,20 @@ enum { COMPUTE_F32 = 1, COMPUTE_F16 = 2, COMPUTE_BF16 = 4, COMPUTE_INT8 = 8, COM
 /** "f16" to one bit; false for an unknown word. */
 bool parse_compute(const char *word, unsigned *out);
 
-/** The limit of a class's arithmetic: bf16's is that of f32 where nothing multiplies bf16. */
+/** The limit of a class's arithmetic: bf16's is that of f32 where nothing multiplies bf16. limits
+ *  NULL: a device's. */
 enum limit_kind compute_limit(const char *compute, const struct limits *limits);
 
 /** A peer as a race sees it. */
 struct race_peer {
     const char *library;
     char compute[16];
-    struct peer *peer; /* NULL: could not be started */
+    struct peer *peer;     /* a process; NULL: could not be started, or it needs none */
+    struct cublas *cublas; /* in this process; NULL: not here, or another library */
     char trouble[RACE_TROUBLE_BYTES];
 };
+bool race_peer_is_here(const struct race_peer *peer);
+const char *race_peer_version(const struct race_peer *peer);
 
 /** What is alike for all layers of a race. Borrowed. */
 struct race_setting {
@@ -30,9 +35,11 @@ struct race_setting {
     const kry_device *device;
     const char *kernel; /* NULL: the decisions' */
     struct race_pace pace;
+    struct race_device *on_device; /* NULL: a CPU */
+    uint64_t fill;                 /* bytes that copies fill on a device; 0: as usual */
     struct race_peer *peers;
     size_t peer_count;
-    struct peer_data *data; /* NULL without peers */
+    struct peer_data *data; /* NULL without peers that are processes */
     uint64_t seed;
     int32_t threads;
     bool scaling; /* with one thread too, where m is at least SCALING_M */

@@ -25,8 +25,7 @@ static kry_status append(struct race_plan *plan, const struct race_taste *taste,
     if (grown == NULL)
         return kry_error_set(KRY_E_MEMORY, "out of memory");
     plan->layers = grown;
-    if (taste->computes != 0)
-        layer.computes = taste->computes;
+    layer.computes = taste->computes != 0 ? taste->computes : layer.computes & ~taste->without;
     if (taste->m != NULL) {
         layer.m_count = taste->m_count < RACE_M_MOST ? taste->m_count : RACE_M_MOST;
         memcpy(layer.m, taste->m, layer.m_count * sizeof *layer.m);

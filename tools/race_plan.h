@@ -15,7 +15,8 @@ void race_plan_free(struct race_plan *plan);
 
 /** What all layers of a plan have in common. */
 struct race_taste {
-    unsigned computes; /* 0: what suits each layer */
+    unsigned computes; /* 0: what suits each layer, */
+    unsigned without;  /* but for these */
     const int64_t *m;  /* NULL: what suits each layer; at most RACE_M_MOST */
     size_t m_count;
 };

@@ -11,28 +11,43 @@
 
 enum { PEERS_MOST = 16, COLUMNS_FIXED = 8, COLUMNS_MOST = COLUMNS_FIXED + 2 + PEERS_MOST };
 
+static void add_number(struct table *table, const char *format, double value) {
+    char text[32] = "-";
+    if (value > 0)
+        snprintf(text, sizeof text, format, value);
+    table_add(table, STYLE_PLAIN, "%s", text);
+}
+
 /* ---- limits -------------------------------------------------------------------------- */
 
 static bool print_limits(const struct race_report *report, FILE *out) {
-    static const struct column columns[] = {{"LIMIT", false},
-                                            {"REACHED BY", false},
-                                            {"THREADS", true},
-                                            {"MEDIAN", true},
-                                            {"UNIT", false}};
+    static const struct column of_cpu[] = {{"LIMIT", false},
+                                           {"REACHED BY", false},
+                                           {"THREADS", true},
+                                           {"MEDIAN", true},
+                                           {"UNIT", false}};
+    static const struct column of_device[] = {
+        {"LIMIT", false}, {"REACHED BY", false}, {"MEDIAN", true}, {"UNIT", false}};
+    bool on_device = report->setting->on_device != NULL;
     struct table table;
-    table_begin(&table, columns, sizeof columns / sizeof columns[0]);
+    table_begin(&table, on_device ? of_device : of_cpu,
+                on_device ? sizeof of_device / sizeof of_device[0]
+                          : sizeof of_cpu / sizeof of_cpu[0]);
     bool measured[LIMIT_KINDS] = {false};
     for (size_t i = 0; i < report->limits->count; i++) {
         const struct race_entry *entry = &report->limits->entries[i];
         measured[entry->limit] = true;
         table_add(&table, STYLE_BOLD, "%s", limit_word(entry->limit));
         table_add(&table, STYLE_PLAIN, "%s", entry->name);
-        table_add(&table, STYLE_PLAIN, "%" PRId32, entry->threads);
-        table_add(&table, STYLE_PLAIN, "%.1f", entry->median);
+        if (!on_device)
+            table_add(&table, STYLE_PLAIN, "%" PRId32, entry->threads);
+        add_number(&table, "%.1f", entry->median);
         table_add(&table, STYLE_DIM, "%s", limit_unit(entry->limit));
+        if (entry->trouble[0] != '\0')
+            table_note(&table, STYLE_WARNING, "%s", entry->trouble);
     }
     for (int kind = 0; kind < LIMIT_KINDS; kind++) {
-        if (measured[kind])
+        if (measured[kind] || on_device || kind == LIMIT_F16)
             continue;
         table_add(&table, STYLE_BOLD, "%s", limit_word((enum limit_kind)kind));
         table_add(&table, STYLE_DIM, "not measured: no instruction for it that is known here");
@@ -57,7 +72,7 @@ static struct shown find_shown(const struct race_report *report) {
     const struct race_setting *setting = report->setting;
     struct shown shown = {0};
     for (size_t i = 0; i < setting->peer_count && shown.peer_count < PEERS_MOST; i++)
-        if (setting->peers[i].peer != NULL)
+        if (race_peer_is_here(&setting->peers[i]))
             shown.peers[shown.peer_count++] = &setting->peers[i];
     for (size_t i = 0; i < report->rows->count; i++)
         for (size_t j = 0; j < report->rows->rows[i].count; j++) {
@@ -89,13 +104,6 @@ static const struct race_entry *find_peer(const struct race_row *row, const char
 
 static void peer_name(const struct race_peer *peer, char out[RACE_NAME_BYTES]) {
     snprintf(out, RACE_NAME_BYTES, "%.40s %s", peer->library, peer->compute);
-}
-
-static void add_number(struct table *table, const char *format, double value) {
-    char text[32] = "-";
-    if (value > 0)
-        snprintf(text, sizeof text, format, value);
-    table_add(table, STYLE_PLAIN, "%s", text);
 }
 
 double race_report_part(const struct race_report *report, const struct race_row *row,
@@ -182,9 +190,13 @@ static bool print_rows(const struct race_report *report, FILE *out) {
 
 static void print_legend(const struct race_report *report, FILE *out) {
     struct shown shown = find_shown(report);
-    fputs("\nus      median of an apply, weights from memory\n"
-          "READ    part of the read limit: bytes as the description has them\n"
-          "PEAK    part of the limit of the arithmetic: int8, bf16 or f32\n",
+    fputs(report->setting->on_device != NULL
+              ? "\nus      median of an apply, weights from memory\n"
+                "READ    time in which a kernel reads the bytes that the description has\n"
+                "PEAK    part of the rate at which cuBLAS multiplies large matrices of f16\n"
+              : "\nus      median of an apply, weights from memory\n"
+                "READ    part of the read limit: bytes as the description has them\n"
+                "PEAK    part of the limit of the arithmetic: int8, bf16 or f32\n",
           out);
     if (shown.threads)
         fprintf(out, "THREADS how many times as long one thread takes as %" PRId32 "\n",
@@ -195,9 +207,23 @@ static void print_legend(const struct race_report *report, FILE *out) {
         fputs("others  how many times as long that library takes\n", out);
 }
 
+static void print_device(const struct race_report *report, FILE *out) {
+    const struct race_setting *setting = report->setting;
+    const struct stream_clock *clock = race_device_clock(setting->on_device);
+    fprintf(out, "%s, %s, %" PRIu32 " multiprocessors; ", report->cpu, setting->device->arch,
+            setting->device->multiprocessors);
+    if (stream_clock_cuda(clock) != NULL)
+        fputs("timed by replaying graphs\n", out);
+    else
+        fprintf(out, "timed by enqueuing many (%s)\n", stream_clock_trouble(clock));
+}
+
 bool race_report_print(const struct race_report *report, FILE *out) {
     const struct race_setting *setting = report->setting;
-    fprintf(out, "%s, %" PRId32 " threads\n", report->cpu, setting->threads);
+    if (setting->on_device != NULL)
+        print_device(report, out);
+    else
+        fprintf(out, "%s, %" PRId32 " threads\n", report->cpu, setting->threads);
     fprintf(out, "kernelry %s%s%s%s, %s, %zu rounds of %.0f ms, seed %" PRIu64 "\n", kry_version(),
             report->commit[0] != '\0' ? " (" : "", report->commit,
             report->commit[0] != '\0' ? ")" : "", report->date, setting->pace.rounds,
@@ -205,9 +231,9 @@ bool race_report_print(const struct race_report *report, FILE *out) {
     fprintf(out, "load before: %.1f\n", report->load);
     for (size_t i = 0; i < setting->peer_count; i++) {
         const struct race_peer *peer = &setting->peers[i];
-        if (peer->peer != NULL)
+        if (race_peer_is_here(peer))
             fprintf(out, "%s %s: version %s\n", peer->library, peer->compute,
-                    peer_version(peer->peer));
+                    race_peer_version(peer));
         else
             fprintf(out, "%s %s: not here: %s\n", peer->library, peer->compute, peer->trouble);
     }

@@ -88,7 +88,8 @@ void race_report_place(struct race_report *report, const char *folder) {
     cpuinfo_field("model", model, sizeof model);
     const char *name = report->setting->device->name;
     snprintf(report->cpu, sizeof report->cpu, "%s", name[0] != '\0' ? name : "unknown processor");
-    if (family[0] != '\0' && model[0] != '\0')
+    bool cpu = strcmp(report->setting->device->platform, "cpu") == 0;
+    if (cpu && family[0] != '\0' && model[0] != '\0')
         snprintf(report->cpu, sizeof report->cpu, "%s family %s model %s", name, family, model);
 }
 

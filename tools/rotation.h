@@ -5,9 +5,11 @@
 #ifndef KERNELRY_TOOLS_ROTATION_H
 #define KERNELRY_TOOLS_ROTATION_H
 
+#include "device_memory.h"
+#include "stream_clock.h"
 #include "synthetic.h"
 
-enum { ROTATION_MOST = 64 }; /* copies */
+enum { ROTATION_MOST = 512 }; /* copies */
 
 /** What the copies are made of. Borrowed while they are made; registry and host for as long as
  *  they live. */
@@ -17,9 +19,11 @@ struct rotation_args {
     const struct synthetic *synthetic;
     const char *kernel;   /* NULL: the decision's */
     const kry_host *host; /* NULL: the registry's */
+    uint64_t fill;        /* bytes that the copies fill; 0: what rotation_copies says */
 };
 
 struct rotation {
+    struct device_memory memory;
     kry_layer *layers[ROTATION_MOST];
     size_t count;
     size_t next; /* the copy that is applied next */
@@ -29,26 +33,40 @@ struct rotation {
 };
 
 /**
- * How many copies of so many bytes push each other out of the caches.
+ * How many copies of so many bytes push each other out of the device's caches: together four times
+ * the last one, in memory of a device's own at least 300 MB. fill: as many bytes instead; 0: not.
  */
-size_t rotation_copies(uint64_t bytes);
+size_t rotation_copies(const kry_device *device, uint64_t bytes, uint64_t fill);
 
 /** Errors: as kry_layer_create and _prepare. */
 kry_status rotation_create(const struct rotation_args *args, struct rotation *out);
 void rotation_release(struct rotation *rotation);
 
-/** Apply the next copy; its time goes to *nanoseconds. */
+/** Apply the next copy and wait for it; its time goes to *nanoseconds. */
 kry_status rotation_apply(struct rotation *rotation, const kry_apply_args *args,
                           int64_t *nanoseconds);
 
+/** x, y and workspace of applies. */
+struct rotation_operands {
+    kry_apply_args args; /* points to them, where the device sees them */
+    struct twin x, y, bias, scratch, zeroed;
+};
+
 /**
- * Allocate x, y and workspace of applies of m rows; the zeroed part is cleared, x is the caller's
- * to fill (dense). Sets m, the pointers and their sizes in *out.
+ * Allocate them for m rows; the zeroed part is cleared, x (dense) and the bias are the caller's to
+ * fill and to send. `bias`: whether there is one.
  *
  * Ownership  *out's memory is ended by rotation_operands_release, also after an error.
  */
 kry_status rotation_operands(const struct rotation *rotation, const kry_linear *linear, int64_t m,
-                             kry_apply_args *out);
-void rotation_operands_release(kry_apply_args *operands);
+                             bool bias, struct rotation_operands *out);
+void rotation_operands_release(const struct rotation *rotation, struct rotation_operands *operands);
+
+/** Applies of a rotation as a stream's work; both are borrowed. */
+struct rotation_turns {
+    struct rotation *rotation;
+    const kry_apply_args *args;
+};
+struct stream_work rotation_work(struct rotation_turns *turns);
 
 #endif
