@@ -15,6 +15,7 @@ enum {
     NOT_INITIALIZED = 3,
     INVALID_DEVICE = 101,
     INVALID_CONTEXT = 201,
+    CAPTURING = 900,
     NOT_FOUND = 500,
     LAUNCH_FAILED = 719,
     STACK_MOST = 16,
@@ -42,6 +43,8 @@ __attribute__((constructor)) static void begin(void) {
     fake_cuda.version = number_of("FAKE_CUDA_VERSION", 13000);
     fake_cuda.devices = number_of("FAKE_CUDA_DEVICES", 1);
     fake_cuda.active_clusters = 132; /* of a GPU with so many multiprocessors */
+    fake_cuda.failing = getenv("FAKE_CUDA_FAILS");
+    fake_cuda.error = OUT_OF_MEMORY;
     for (int i = 0; i < FAKE_DEVICES_MAX; i++)
         fake_cuda.capability[i] = number_of("FAKE_CUDA_CAPABILITY", 90);
 }
@@ -115,6 +118,26 @@ int cuDevicePrimaryCtxRetain(void **context, int device) {
     FAIL_IF_TOLD();
     fake_cuda.retained[device]++;
     *context = &contexts[device];
+    return SUCCESS;
+}
+
+int cuDevicePrimaryCtxRelease_v2(int device);
+int cuDevicePrimaryCtxRelease_v2(int device) {
+    FAIL_IF_TOLD();
+    fake_cuda.retained[device]--;
+    return SUCCESS;
+}
+
+/* Replaces what is on top of the thread's stack. */
+int cuCtxSetCurrent(void *context);
+int cuCtxSetCurrent(void *context) {
+    FAIL_IF_TOLD();
+    if (context == NULL) {
+        depth -= depth > 0;
+        return SUCCESS;
+    }
+    depth += depth == 0;
+    stack[depth - 1] = context;
     return SUCCESS;
 }
 
@@ -292,12 +315,17 @@ static int launch_kernel(const struct config *config, void *function, void **par
         return fake_cuda.error;
     snprintf(launch.entry, sizeof launch.entry, "%s", entry);
     memcpy(launch.parameters, parameters[0], launch.parameter_bytes);
+    return fake_cuda_capture(&launch) ? SUCCESS : fake_cuda_run(&launch);
+}
+
+int fake_cuda_run(const struct fake_launch *launch) {
+    bool runs = fake_cuda.execute != NULL && strcmp(launch->entry, FAKE_READS) != 0;
     pthread_mutex_lock(&lock);
-    fake_cuda.launches[fake_cuda.launch_count++ % FAKE_LAUNCHES_MAX] = launch;
-    const char *wrong = fake_cuda.execute != NULL ? fake_cuda.execute(&launch) : NULL;
+    fake_cuda.launches[fake_cuda.launch_count++ % FAKE_LAUNCHES_MAX] = *launch;
+    const char *wrong = runs ? fake_cuda.execute(launch) : NULL;
     pthread_mutex_unlock(&lock);
     if (wrong != NULL)
-        fprintf(stderr, "%s: %s\n", entry, wrong);
+        fprintf(stderr, "%s: %s\n", launch->entry, wrong);
     return wrong == NULL ? SUCCESS : LAUNCH_FAILED;
 }
 
@@ -403,8 +431,9 @@ int cuMemFree_v2(uint64_t memory) {
 
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream);
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) {
-    (void)stream;
     FAIL_WITHOUT_CONTEXT();
+    if (fake_cuda_is_capturing(stream)) /* the fake captures launches alone */
+        return CAPTURING;
     if (!is_inside(to, bytes))
         return INVALID_VALUE;
     memcpy((void *)(uintptr_t)to, from, bytes);
@@ -413,8 +442,9 @@ int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stre
 
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream);
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
-    (void)stream;
     FAIL_WITHOUT_CONTEXT();
+    if (fake_cuda_is_capturing(stream)) /* the fake captures launches alone */
+        return CAPTURING;
     if (!is_inside(from, bytes))
         return INVALID_VALUE;
     memcpy(to, (const void *)(uintptr_t)from, bytes);
@@ -423,8 +453,9 @@ int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
 
 int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream);
 int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) {
-    (void)stream;
     FAIL_WITHOUT_CONTEXT();
+    if (fake_cuda_is_capturing(stream)) /* the fake captures launches alone */
+        return CAPTURING;
     if (!is_inside(to, bytes) || !is_inside(from, bytes))
         return INVALID_VALUE;
     memmove((void *)(uintptr_t)to, (const void *)(uintptr_t)from, bytes);
@@ -433,8 +464,9 @@ int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream)
 
 int cuMemsetD8Async(uint64_t memory, unsigned char value, size_t bytes, void *stream);
 int cuMemsetD8Async(uint64_t memory, unsigned char value, size_t bytes, void *stream) {
-    (void)stream;
     FAIL_WITHOUT_CONTEXT();
+    if (fake_cuda_is_capturing(stream)) /* the fake captures launches alone */
+        return CAPTURING;
     if (!is_inside(memory, bytes))
         return INVALID_VALUE;
     memset((void *)(uintptr_t)memory, value, bytes);
@@ -443,8 +475,9 @@ int cuMemsetD8Async(uint64_t memory, unsigned char value, size_t bytes, void *st
 
 int cuStreamSynchronize(void *stream);
 int cuStreamSynchronize(void *stream) {
-    (void)stream;
     FAIL_WITHOUT_CONTEXT();
+    if (fake_cuda_is_capturing(stream)) /* the fake captures launches alone */
+        return CAPTURING;
     fake_cuda.synchronized++;
     return SUCCESS;
 }

@@ -4,7 +4,7 @@
  * run at once. Launches are written down; fake_cuda.execute, where it is set, runs them.
  *
  * The environment sets what a process that no test has written starts with: FAKE_CUDA_VERSION
- * (13000), FAKE_CUDA_CAPABILITY (90), FAKE_CUDA_DEVICES (1).
+ * (13000), FAKE_CUDA_CAPABILITY (90), FAKE_CUDA_DEVICES (1), FAKE_CUDA_FAILS (a function's name).
  */
 #ifndef KERNELRY_TEST_FAKE_CUDA_H
 #define KERNELRY_TEST_FAKE_CUDA_H
@@ -35,6 +35,7 @@ struct fake_cuda {
     const char *lacking; /* an entry that the loaded code has not got */
 
     int inits, retained[FAKE_DEVICES_MAX], pushes, pops, loads, unloads, synchronized;
+    int graph_launches;
     int64_t live_blocks;
     size_t launch_count;
     struct fake_launch launches[FAKE_LAUNCHES_MAX];
@@ -47,6 +48,21 @@ struct fake_cuda {
 };
 
 extern struct fake_cuda fake_cuda;
+
+/** A kernel that does nothing that a test could see. */
+#define FAKE_READS "kernelry_read"
+
+/** Run a launch. Returns an error of the driver. */
+int fake_cuda_run(const struct fake_launch *launch);
+
+/** Whether a stream captures; what needs its work done is refused then. */
+bool fake_cuda_is_capturing(void *stream);
+/** Keep a launch where its stream captures. Returns false where it does not. */
+bool fake_cuda_capture(const struct fake_launch *launch);
+/** Call a function with a copy of its argument in the order of the stream: now, or when the graph
+ *  that is being captured is launched. */
+void fake_cuda_enqueue(void *stream, void (*run)(const void *argument), const void *argument,
+                       size_t bytes);
 
 /* Those of the driver's functions that tests call. */
 int cuInit(unsigned flags);

@@ -10,7 +10,8 @@ if(TARGET kernelry_gpu_host)
       PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
   endfunction()
   set(support ${PROJECT_SOURCE_DIR}/tests/support)
-  fake_driver(fake_cuda cuda 1 ${support}/fake_cuda.c ${support}/simt/tensor_map.c)
+  fake_driver(fake_cuda cuda 1 ${support}/fake_cuda.c ${support}/fake_cuda_graph.c
+    ${support}/simt/tensor_map.c)
   fake_driver(fake_nvml nvidia-ml 1 ${support}/fake_nvml.c)
   fake_driver(fake_hip amdhip64 6 ${support}/fake_hip.c)
   find_package(Threads REQUIRED)
@@ -67,7 +68,8 @@ if(TARGET kernelry_gpu_host)
     foreach(driver IN ITEMS cuda hip)
       get_target_property(library fake_${driver} OUTPUT_NAME)
       get_target_property(version fake_${driver} SOVERSION)
-      fake_driver(fake_${driver}_simt ${library} ${version} ${support}/fake_${driver}.c
+      get_target_property(sources fake_${driver} SOURCES)
+      fake_driver(fake_${driver}_simt ${library} ${version} ${sources}
         ${support}/fake_${driver}_simt.c ${support}/fake_simt.c)
       set_target_properties(fake_${driver}_simt PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${fakes}/simt)
       # gcc tells that it passes structs with a tensor map otherwise than twelve years ago.
@@ -75,6 +77,13 @@ if(TARGET kernelry_gpu_host)
       target_link_libraries(fake_${driver}_simt PRIVATE kernelry_simt Threads::Threads
                             ${CMAKE_DL_LIBS})
     endforeach()
+  endif()
+
+  # cuBLAS on that driver.
+  if(TARGET fake_cuda_simt)
+    fake_driver(fake_cublas cublas 13 ${support}/fake_cublas.c ${PROJECT_SOURCE_DIR}/tools/floats.c)
+    set_target_properties(fake_cublas PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${fakes}/simt)
+    target_link_libraries(fake_cublas PRIVATE fake_cuda_simt m)
   endif()
 
   # kernelry_gpu_conformance(MODULE PLATFORM ARCH NUMBER WAVE SHARED-BYTES OPTION...)
