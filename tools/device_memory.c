@@ -18,28 +18,53 @@ static const kry_platform *platform_of(const kry_plugin *plugin, const char *nam
     return NULL;
 }
 
+/** Look at a plugin; its table and operations go to *out where it offers some. */
+static kry_status look_at(const kry_registry *registry, const char *name,
+                          struct device_memory *out) {
+    const kry_plugin *plugin = NULL;
+    kry_status status = direct_plugin(registry, name, &plugin);
+    const kry_platform *platform =
+        status == KRY_OK ? platform_of(plugin, out->device->platform) : NULL;
+    if (platform != NULL) {
+        out->plugin = plugin;
+        out->platform = platform;
+    }
+    return status;
+}
+
+/** Those with kernels, in the order in which they are asked, then any other. */
+static kry_status find_platform(const kry_registry *registry, struct device_memory *out) {
+    const char *name = out->device->platform;
+    kry_status status = KRY_OK;
+    size_t kernels = kry_registry_kernel_count(registry, name);
+    for (size_t i = 0; i < kernels && status == KRY_OK && out->platform == NULL; i++) {
+        kry_kernel_info kernel = KRY_INIT(kry_kernel_info);
+        status = kry_registry_kernel(registry, name, i, &kernel);
+        if (status == KRY_OK)
+            status = look_at(registry, kernel.plugin, out);
+    }
+    size_t plugins = kry_registry_plugin_count(registry);
+    for (size_t i = 0; i < plugins && status == KRY_OK && out->platform == NULL; i++) {
+        kry_plugin_info plugin = KRY_INIT(kry_plugin_info);
+        status = kry_registry_plugin(registry, i, &plugin);
+        if (status == KRY_OK && plugin.state == KRY_PLUGIN_LOADED)
+            status = look_at(registry, plugin.name, out);
+    }
+    return status;
+}
+
 kry_status device_memory_open(const kry_registry *registry, const kry_device *device,
                               struct device_memory *out) {
     struct device_memory found = {.device = device};
-    if (strcmp(device->platform, "cpu") == 0) {
-        *out = found;
-        return KRY_OK;
-    }
-    size_t count = kry_registry_kernel_count(registry, device->platform);
-    for (size_t i = 0; i < count && found.platform == NULL; i++) {
-        kry_kernel_info kernel = KRY_INIT(kry_kernel_info);
-        kry_status status = kry_registry_kernel(registry, device->platform, i, &kernel);
-        if (status == KRY_OK)
-            status = direct_plugin(registry, kernel.plugin, &found.plugin);
-        if (status != KRY_OK)
-            return status;
-        found.platform = platform_of(found.plugin, device->platform);
-    }
+    bool shared = strcmp(device->platform, "cpu") == 0;
+    kry_status status = shared ? KRY_OK : find_platform(registry, &found);
+    if (status != KRY_OK)
+        return status;
     const kry_platform *platform = found.platform;
-    if (platform == NULL || platform->allocate == NULL || platform->release == NULL ||
-        platform->copy == NULL || platform->clear == NULL || platform->synchronize == NULL)
-        return kry_error_set(KRY_E_UNSUPPORTED,
-                             "no plugin with kernels for platform '%s' offers its memory",
+    if (!shared &&
+        (platform == NULL || platform->allocate == NULL || platform->release == NULL ||
+         platform->copy == NULL || platform->clear == NULL || platform->synchronize == NULL))
+        return kry_error_set(KRY_E_UNSUPPORTED, "no plugin offers memory of platform '%s'",
                              device->platform);
     *out = found;
     return KRY_OK;

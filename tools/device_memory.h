@@ -17,10 +17,10 @@ struct device_memory {
 };
 
 /**
- * Find the operations of a device's platform: those of the first plugin in order that has kernels
- * for it and offers them, as the core finds them.
+ * Find the operations of a device's platform, of the plugins that offer them those of the first
+ * whose kernels are asked for it. (The core may choose another's; they serve the same memory.)
  *
- * Errors     KRY_E_UNSUPPORTED: no such plugin offers memory and copies.
+ * Errors     KRY_E_UNSUPPORTED: no plugin offers memory and copies.
  */
 kry_status device_memory_open(const kry_registry *registry, const kry_device *device,
                               struct device_memory *out);

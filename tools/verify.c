@@ -321,11 +321,12 @@ const struct command command_verify = {
         "--seed alone, so the same command does the same. Layers of models, built in or given by\n"
         "--shapes, are checked by smaller twins that are as awkward.\n"
         "\n"
-        "Kernels of other platforms than cpu are asked (answers, sizes, workspace) and prepare\n"
-        "weights in host memory, which needs no device; the checks that were left out are named.\n"
-        "Where no device is here, name one: --device cuda:sm_90. KERNELRY_CPU_MASK takes features\n"
-        "of the CPU away, to check what a lesser one would run. What the core refuses to load is\n"
-        "reported with its reason.\n"
+        "On a device with memory of its own buffers lie between pages of NaN, and are compared\n"
+        "after each call; a read beside them shows when something is made of the NaN. Where no\n"
+        "device is here, name one: --device cuda:sm_90. Then kernels are asked (answers, sizes,\n"
+        "workspace) and prepare weights in host memory; the checks that were left out are named.\n"
+        "KERNELRY_CPU_MASK takes features of the CPU away, to check what a lesser one would run.\n"
+        "What the core refuses to load is reported with its reason.\n"
         "\n"
         "JSON: {plugin, path, version, device, seed, kernels: [{kernel, checks: [{check, duty,\n"
         "outcome: ok|FAILED|skipped, cases, failed, refused, blocked, worst, seconds, message,\n"
@@ -338,7 +339,7 @@ const struct command command_verify = {
                 "kernelry verify ./mine.so --quick --json\n"
                 "kernelry verify ./mine.so --shapes shapes.json --seed 7\n"
                 "kernelry verify ./mine.so --kernel fast --check one-hot --case 12\n"
-                "kernelry verify ./mine.so --device cuda:sm_90\n"
+                "kernelry verify ./mine.so --device cuda:0\n"
                 "KERNELRY_CPU_MASK=avx2 kernelry verify ./mine.so",
     .own = own,
     .takes = TAKES_REGISTRY | TAKES_DEVICE | TAKES_KERNEL | TAKES_SHAPES | TAKES_SEED,

@@ -220,12 +220,11 @@ static kry_status call_with_lent(const struct layer *layer, struct operands *ope
                                            .device = &lent->device,
                                            .linear = &lent->linear,
                                            .device_state = layer->suite->device_state,
-                                           .weights = &lent->rows,
                                            .prepared = layer->prepared.data,
                                            .scratch = layer->scratch.data,
                                            .host = &lent->host};
         step(layer->suite, "prepare_weights", 0);
-        status = functions->prepare_weights(&lent->prepare);
+        status = call_prepare(layer, &lent->prepare, &lent->rows);
     } else if (call == LENT_BIND && functions->bind != NULL) {
         step(layer->suite, "bind", 0);
         status = functions->bind(&lent->binding);
@@ -234,7 +233,7 @@ static kry_status call_with_lent(const struct layer *layer, struct operands *ope
         lent->apply.bias = NULL;
         operands_reset(layer, operands);
         step(layer->suite, "apply", operands->m);
-        status = functions->apply(&lent->binding, &lent->apply);
+        status = call_apply(layer, operands, &lent->binding, &lent->apply);
     }
     memory_revoke(memory);
     return status;

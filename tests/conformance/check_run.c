@@ -15,8 +15,7 @@ struct core_layer {
     struct synthetic *weights;
     struct given_weights given; /* the same */
     const kry_linear *linear;
-    unsigned char *memory; /* scratch, zeroed, x, y */
-    uint64_t memory_bytes;
+    struct twin memory; /* scratch, zeroed, x, y */
 };
 
 static bool good(struct suite *suite, kry_status status) {
@@ -46,32 +45,35 @@ static bool apply_rows(struct core_layer *core, int64_t m) {
     uint64_t y =
         align((uint64_t)(m * core->linear->out_features) * kry_type_bytes(core->linear->y_type));
     uint64_t bytes = scratch + zeroed + x + y;
-    if (bytes > core->memory_bytes) {
-        free(core->memory);
-        core->memory = aligned_alloc(KRY_ALIGNMENT, bytes);
-        core->memory_bytes = core->memory != NULL ? bytes : 0;
-    }
-    if (core->memory == NULL) {
-        block(suite);
-        return false;
+    if (bytes > core->memory.bytes) {
+        twin_release(&suite->memory, &core->memory);
+        if (twin_get(&suite->memory, bytes, &core->memory) != KRY_OK) {
+            block(suite);
+            return false;
+        }
     }
     kry_apply_args args = KRY_INIT(kry_apply_args);
     args.m = m;
-    args.scratch = core->memory;
+    unsigned char *host = core->memory.host, *device = core->memory.device;
+    args.scratch = device;
     args.scratch_bytes = workspace.scratch_bytes;
-    args.zeroed = core->memory + scratch;
+    args.zeroed = device + scratch;
     args.zeroed_bytes = workspace.zeroed_bytes;
-    unsigned char *at = core->memory + scratch + zeroed;
-    args.x = at;
-    args.y = at + x;
-    memset(args.zeroed, 0, zeroed);
-    memset(args.y, 0x7e, y);
-    synthetic_activations(at, core->linear->x_type, m, core->linear->in_features,
-                          core->linear->in_features, suite->plan->seed, (uint64_t)m);
+    args.x = device + scratch + zeroed;
+    args.y = device + scratch + zeroed + x;
+    unsigned char *y_host = host + scratch + zeroed + x;
+    memset(host + scratch, 0, zeroed);
+    memset(y_host, 0x7e, y);
+    synthetic_activations(host + scratch + zeroed, core->linear->x_type, m,
+                          core->linear->in_features, core->linear->in_features, suite->plan->seed,
+                          (uint64_t)m);
     step(suite, "apply", m);
-    if (!good(suite, kry_layer_apply(core->layer, &args)))
+    if (!good(suite, twin_send(&suite->memory, &core->memory)) ||
+        !good(suite, kry_layer_apply(core->layer, &args)) ||
+        !good(suite, device_memory_wait(&suite->memory, NULL)) ||
+        !good(suite, twin_fetch(&suite->memory, &core->memory)))
         return false;
-    if (m == 0 && *(unsigned char *)args.y != 0x7e)
+    if (m == 0 && *y_host != 0x7e)
         fail(suite, NULL, "apply of no rows wrote to y");
     return true;
 }
@@ -119,5 +121,5 @@ void check_runs(struct suite *suite, const struct item *item) {
     kry_layer_destroy(&core.layer);
     synthetic_destroy(&core.weights);
     given_weights_release(&core.given);
-    free(core.memory);
+    twin_release(&suite->memory, &core.memory);
 }

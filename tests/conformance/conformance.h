@@ -4,7 +4,8 @@
  *
  * A check runs in a process of its own, so that a kernel that crashes or hangs costs that
  * check alone, and its memory is surrounded by pages that fault, so that the buffer that was
- * left, and with it the duty, can be named. What a kernel must compute comes from the oracle
+ * left, and with it the duty, can be named; on a device with memory of its own, by NaN (mirror.h).
+ * What a kernel must compute comes from the oracle
  * of tools/, which shares nothing with any plugin.
  */
 #ifndef KERNELRY_CONFORMANCE_H

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 static atomic_int watched; /* an enum hooks_kind, or 0 */
+static int wanted;         /* likewise, of the applies to come */
 static _Atomic(const char *) seen;
 
 static void see_kind(enum hooks_kind kind, const char *name) {
@@ -246,10 +247,14 @@ bool hooks_install(const void *address) {
 
 void hooks_begin(enum hooks_kind kind) {
     atomic_store(&seen, NULL);
-    atomic_store(&watched, (int)kind);
+    wanted = (int)kind;
 }
 
 const char *hooks_end(void) {
-    atomic_store(&watched, 0);
+    wanted = 0;
     return atomic_load(&seen);
 }
+
+void hooks_enter(void) { atomic_store(&watched, wanted); }
+
+void hooks_leave(void) { atomic_store(&watched, 0); }

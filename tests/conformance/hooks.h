@@ -17,10 +17,15 @@ enum hooks_kind { HOOKS_ALLOCATION = 1, HOOKS_WAIT = 2 };
  */
 bool hooks_install(const void *address);
 
-/** Begin to watch for calls of a kind. */
+/** From now on watch for calls of a kind, between hooks_enter and hooks_leave. */
 void hooks_begin(enum hooks_kind kind);
 
 /** End; returns the name of a function that was called since, or NULL. */
 const char *hooks_end(void);
+
+/** A kernel's function runs, or has ended. What the suite does before and after it, with the help
+ *  of the same plugin's platform, is not watched. */
+void hooks_enter(void);
+void hooks_leave(void);
 
 #endif

@@ -1,6 +1,8 @@
 #include "layer.h"
 
 #include "floats.h"
+#include "hooks.h"
+#include "mirror.h"
 #include "random.h"
 
 #include <inttypes.h>
@@ -114,33 +116,118 @@ void expect_intact(struct suite *suite, const struct memory *memory, const char 
          place < 0 ? -place : place, place < 0 ? "before" : "behind", memory->label->name);
 }
 
-kry_status prepare_alone(struct layer *layer, const kry_canonical *weights) {
+void expect_untouched(struct suite *suite, const char *called) {
+    struct memory_touch touch = mirror_touched();
+    const struct memory_label *label = touch.label;
+    if (label == NULL)
+        return;
+    if (touch.inside)
+        fail(suite, label->writing_duty != NULL ? label->writing_duty : label->duty,
+             "%s wrote to %s", called, label->name);
+    else
+        fail(suite, label->duty, "%s wrote to the byte %" PRId64 " %s %s", called,
+             touch.distance < 0 ? -touch.distance : touch.distance,
+             touch.distance < 0 ? "before" : "behind", label->name);
+}
+
+/* Rows on the device for one call. */
+struct lent_rows {
+    struct lent_copy qweight, scales, zero_points, g_idx;
+};
+
+static void take_back_rows(struct lent_rows *lent) {
+    mirror_take_back(&lent->qweight);
+    mirror_take_back(&lent->scales);
+    mirror_take_back(&lent->zero_points);
+    mirror_take_back(&lent->g_idx);
+}
+
+/* Bytes from the first of some rows to the end of the last. */
+static uint64_t extent(int64_t rows, int64_t stride, int64_t columns, size_t width) {
+    return (uint64_t)((rows - 1) * stride + columns) * width;
+}
+
+static bool lend_rows(const kry_linear *linear, kry_canonical *rows, struct lent_rows *out) {
+    int64_t count = rows->n_end - rows->n_begin, groups = kry_linear_groups(linear);
+    int64_t per_word = 32 / kry_weight_bits(linear->weight_type);
+    int64_t words = (linear->in_features + per_word - 1) / per_word;
+    size_t width = kry_type_bytes(linear->scale_type);
+    rows->memory = KRY_MEMORY_DEVICE;
+    rows->qweight =
+        mirror_lend(rows->qweight, extent(count, rows->qweight_stride, words, 4), &out->qweight);
+    rows->scales =
+        mirror_lend(rows->scales, extent(count, rows->scale_stride, groups, width), &out->scales);
+    bool good = rows->qweight != NULL && rows->scales != NULL;
+    if (good && rows->zero_points != NULL) {
+        rows->zero_points = mirror_lend(
+            rows->zero_points, extent(count, rows->zero_stride, groups, 1), &out->zero_points);
+        good = rows->zero_points != NULL;
+    }
+    if (good && rows->g_idx != NULL) {
+        rows->g_idx = mirror_lend(rows->g_idx, (uint64_t)linear->in_features * 4, &out->g_idx);
+        good = rows->g_idx != NULL;
+    }
+    return good;
+}
+
+/* KRY_OK, or that a call has left its buffers; expect_untouched tells it. */
+static kry_status after_call(kry_status status, bool fetched) {
+    return status != KRY_OK ? status : fetched ? KRY_OK : KRY_E_DEVICE;
+}
+
+kry_status call_prepare(const struct layer *layer, kry_prepare_call *call, kry_canonical *rows) {
     const struct suite *suite = layer->suite;
+    const kry_linear_kernel *functions = suite->functions;
+    call->weights = rows;
+    if (!suite->on_device)
+        return functions->prepare_weights(call);
+    struct lent_rows lent = {0};
+    kry_status status = KRY_E_MEMORY;
+    call->prepared = mirror_send(&layer->prepared);
+    call->scratch = mirror_send(&layer->scratch);
+    if (call->prepared != NULL && call->scratch != NULL && lend_rows(layer->linear, rows, &lent)) {
+        status = functions->prepare_weights(call);
+        if (status == KRY_OK)
+            status = device_memory_wait(&suite->memory, NULL);
+        status =
+            after_call(status, mirror_fetch(&layer->prepared) && mirror_fetch(&layer->scratch));
+    }
+    take_back_rows(&lent);
+    return status;
+}
+
+kry_status prepare_alone(struct layer *layer, const kry_canonical *weights) {
+    kry_canonical rows = *weights;
     kry_prepare_call call = {.struct_size = sizeof call,
-                             .device = suite->plan->device,
+                             .device = layer->suite->plan->device,
                              .linear = layer->linear,
-                             .device_state = suite->device_state,
-                             .weights = weights,
+                             .device_state = layer->suite->device_state,
                              .prepared = layer->prepared.data,
                              .scratch = layer->scratch.data,
                              .host = &layer->services.host};
-    return suite->functions->prepare_weights(&call);
+    return call_prepare(layer, &call, &rows);
 }
 
 bool layer_prepare(struct layer *layer, const kry_canonical *weights) {
     step(layer->suite, "prepare_weights", 0);
-    if (prepare_alone(layer, weights) == KRY_OK)
+    kry_status status = prepare_alone(layer, weights);
+    expect_untouched(layer->suite, "prepare_weights");
+    if (status == KRY_OK)
         return true;
     block(layer->suite);
     return false;
 }
 
 kry_status bind_alone(struct layer *layer) {
-    layer->binding.prepared = layer->prepared.data;
+    const struct suite *suite = layer->suite;
+    layer->binding.prepared =
+        suite->on_device ? mirror_send(&layer->prepared) : (void *)layer->prepared.data;
     layer->binding.bound = layer->sizes.bound_bytes > 0 ? layer->bound.data : NULL;
-    if (layer->suite->functions->bind == NULL)
+    if (layer->binding.prepared == NULL)
+        return KRY_E_MEMORY;
+    if (suite->functions->bind == NULL)
         return KRY_OK;
-    return layer->suite->functions->bind(&layer->binding);
+    return suite->functions->bind(&layer->binding);
 }
 
 bool layer_bind(struct layer *layer) {
@@ -268,16 +355,57 @@ kry_apply_args apply_args(const struct operands *operands, const kry_host *host)
                             .host = host};
 }
 
+/* Send what apply takes. The prepared weights have been sent when they were bound. */
+static bool send_operands(const struct operands *operands, kry_apply_args *args) {
+    args->x = mirror_send(&operands->x);
+    args->y = mirror_send(&operands->y);
+    args->scratch = mirror_send(&operands->scratch);
+    args->zeroed = mirror_send(&operands->zeroed);
+    bool good = args->x != NULL && args->y != NULL && args->scratch != NULL && args->zeroed != NULL;
+    if (good && args->bias != NULL) {
+        args->bias = mirror_send(&operands->bias);
+        good = args->bias != NULL;
+    }
+    return good;
+}
+
+static kry_status call_watched(const struct suite *suite, const kry_binding *binding,
+                               const kry_apply_args *args) {
+    hooks_enter();
+    kry_status status = suite->functions->apply(binding, args);
+    hooks_leave();
+    return status;
+}
+
+kry_status call_apply(const struct layer *layer, const struct operands *operands,
+                      const kry_binding *binding, kry_apply_args *args) {
+    const struct suite *suite = layer->suite;
+    if (!suite->on_device)
+        return call_watched(suite, binding, args);
+    if (!send_operands(operands, args))
+        return KRY_E_MEMORY;
+    kry_status status = call_watched(suite, binding, args);
+    if (status == KRY_OK)
+        status = device_memory_wait(&suite->memory, NULL);
+    bool fetched = mirror_fetch(&operands->y) && mirror_fetch(&operands->scratch) &&
+                   mirror_fetch(&operands->zeroed) && mirror_compare(&operands->x) &&
+                   mirror_compare(&layer->prepared) &&
+                   (args->bias == NULL || mirror_compare(&operands->bias));
+    return after_call(status, fetched);
+}
+
 kry_status apply_alone(const struct layer *layer, const struct operands *operands,
                        const kry_host *host) {
     kry_apply_args args = apply_args(operands, host != NULL ? host : &layer->services.host);
-    return layer->suite->functions->apply(&layer->binding, &args);
+    return call_apply(layer, operands, &layer->binding, &args);
 }
 
 bool apply(const struct layer *layer, struct operands *operands, const kry_host *host) {
     operands_reset(layer, operands);
     step(layer->suite, "apply", operands->m);
-    if (apply_alone(layer, operands, host) == KRY_OK)
+    kry_status status = apply_alone(layer, operands, host);
+    expect_untouched(layer->suite, "apply");
+    if (status == KRY_OK)
         return true;
     block(layer->suite);
     return false;

@@ -31,6 +31,8 @@ struct given_weights {
 bool given_weights_get(const struct synthetic *weights, enum fit fit, struct given_weights *out);
 void given_weights_release(struct given_weights *weights);
 
+struct operands;
+
 /** A layer: what a kernel prepared and bound. */
 struct layer {
     struct suite *suite;
@@ -68,9 +70,21 @@ bool layer_fill(struct layer *layer, const kry_canonical *weights);
 bool layer_prepare(struct layer *layer, const kry_canonical *weights);
 bool layer_bind(struct layer *layer);
 
-/** The calls alone; for threads that may not touch the suite. */
+/** The calls alone; for threads that may not touch the suite. On a device a call that left its
+ *  buffers has failed. */
 kry_status prepare_alone(struct layer *layer, const kry_canonical *weights);
 kry_status bind_alone(struct layer *layer);
+
+/*
+ * The calls with arguments that the caller made, of the layer's own memory: on a device, pointers
+ * in them are replaced by those to the mirrors, and the call is waited for.
+ */
+kry_status call_prepare(const struct layer *layer, kry_prepare_call *call, kry_canonical *rows);
+kry_status call_apply(const struct layer *layer, const struct operands *operands,
+                      const kry_binding *binding, kry_apply_args *args);
+
+/** Fail when the call left its buffers on the device. */
+void expect_untouched(struct suite *suite, const char *called);
 
 void layer_close(struct layer *layer);
 

@@ -1,5 +1,7 @@
 #include "memory.h"
 
+#include "mirror.h"
+
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -63,6 +65,7 @@ bool memory_get(struct memory *out, const struct memory_label *label, size_t byt
 
 void memory_release(struct memory *memory) {
     if (memory->map != NULL) {
+        mirror_forget(memory);
         unlist(memory);
         munmap(memory->map, memory->map_bytes);
     }

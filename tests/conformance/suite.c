@@ -6,6 +6,7 @@
 #include "checks.h"
 #include "clock.h"
 #include "direct.h"
+#include "mirror.h"
 #include "words.h"
 
 #include <errno.h>
@@ -180,6 +181,8 @@ static _Noreturn void run_in_child(struct suite *suite) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     watch_signals(suite->shared);
     suite->shared->case_number = -1;
+    if (suite->on_device)
+        mirrors_begin(&suite->memory);
     if (open_device(suite)) {
         run_cases(suite);
         close_device(suite);
@@ -271,8 +274,6 @@ static bool does_not_apply(const struct conformance_plan *plan, const struct che
                            struct conformance_finding *finding) {
     if (check->flag != 0 && (plan->kernel->flags & check->flag) == 0)
         return skip(finding, check->unflagged);
-    if (!check->needs_no_device && strcmp(plan->device->platform, "cpu") != 0)
-        return skip(finding, "needs memory of another platform than cpu");
     if (!check->needs_no_device && (plan->device->flags & KRY_DEVICE_HYPOTHETICAL) != 0)
         return skip(finding, "needs the device, which is hypothetical");
     return false;
@@ -288,6 +289,12 @@ kry_status conformance_run(const struct conformance_plan *plan,
     kry_status status = direct_find(plan->registry, plan->kernel, &suite.functions);
     if (status != KRY_OK)
         return status;
+    if (!check->needs_no_device &&
+        device_memory_open(plan->registry, plan->device, &suite.memory) != KRY_OK) {
+        skip(out, kry_error_message());
+        return KRY_OK;
+    }
+    suite.on_device = !check->needs_no_device && !device_memory_is_shared(&suite.memory);
     void *page =
         mmap(NULL, sizeof *suite.shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED)

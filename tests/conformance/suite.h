@@ -6,6 +6,7 @@
 
 #include "cases.h"
 #include "conformance.h"
+#include "device_memory.h"
 #include "memory.h"
 
 #include <kernelry/plugin.h>
@@ -35,6 +36,8 @@ struct suite {
     const struct check *check;
     const kry_linear_kernel *functions;
     void *device_state;
+    struct device_memory memory;
+    bool on_device; /* in memory of its own: buffers have mirrors there */
     struct shared *shared;
     bool case_failed;
     bool case_blocked;

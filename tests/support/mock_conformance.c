@@ -1,6 +1,7 @@
 /*
  * A kernel that keeps every duty, and with MOCK_FAULT defined as one of the faults below, all
- * but one. It takes f32 alone; sums are doubles, in the order of k.
+ * but one. It takes f32 alone; sums are doubles, in the order of k. With MOCK_REMOTE it is one of
+ * the platform "remote", whose memory is no other than that which it has given out itself.
  *
  * prepared       shape   type
  * marks          [N]     u8, 1 once the row was written
@@ -13,6 +14,7 @@
 #include <kernelry/plugin.h>
 
 #include <math.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -65,6 +67,8 @@ enum fault {
     WRITES_BEHIND_Y,
     WRITES_TO_X,
     WRITES_TO_PREPARED,
+    SPOILS_X, /* what a device cannot forbid shows when it changes something */
+    SPOILS_PREPARED,
     READS_BEFORE_X,
     READS_BEHIND_X,
     READS_BEHIND_BIAS,
@@ -388,6 +392,10 @@ static void misbehave(const struct product *p) {
     if (HAS(WRITES_TO_PREPARED))
         *(volatile unsigned char *)(uintptr_t)p->prepared =
             *(const volatile unsigned char *)p->prepared;
+    if (HAS(SPOILS_X))
+        *(volatile float *)(uintptr_t)args->x += 1;
+    if (HAS(SPOILS_PREPARED))
+        ((volatile unsigned char *)(uintptr_t)p->prepared)[p->l.spare_at] ^= 1;
     if (HAS(READS_BEFORE_X))
         (void)((const volatile float *)args->x)[-1];
     if (HAS(READS_BEHIND_X))
@@ -457,22 +465,142 @@ static kry_status apply(const kry_binding *binding, const kry_apply_args *args) 
     return KRY_OK;
 }
 
+/* ---- the platform "remote" --------------------------------------------------------------- */
+
+#ifdef MOCK_REMOTE
+enum { BLOCKS_MOST = 512 };
+static struct {
+    unsigned char *data;
+    uint64_t bytes;
+} blocks[BLOCKS_MOST];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static bool is_remote(const void *memory) {
+    const unsigned char *data = memory;
+    bool found = false;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < BLOCKS_MOST && !found; i++)
+        found = blocks[i].data != NULL && data >= blocks[i].data &&
+                data <= blocks[i].data + blocks[i].bytes;
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
+static kry_status find_remote(size_t index, kry_device *out) {
+    if (index > 0)
+        return KRY_E_NOT_FOUND;
+    *out = (kry_device){.struct_size = sizeof *out,
+                        .platform = "remote",
+                        .arch = "remote_1",
+                        .multiprocessors = 1,
+                        .warp_size = 1};
+    return KRY_OK;
+}
+
+static kry_status allocate(const kry_device *device, uint64_t bytes, void **out) {
+    enum { ALIGNMENT = 256 };
+    (void)device;
+    unsigned char *data = aligned_alloc(ALIGNMENT, (bytes + ALIGNMENT) / ALIGNMENT * ALIGNMENT);
+    int i = 0;
+    pthread_mutex_lock(&lock);
+    while (data != NULL && i < BLOCKS_MOST && blocks[i].data != NULL)
+        i++;
+    if (data != NULL && i < BLOCKS_MOST) {
+        blocks[i].data = data;
+        blocks[i].bytes = bytes;
+    }
+    pthread_mutex_unlock(&lock);
+    *out = data;
+    return data != NULL && i < BLOCKS_MOST ? KRY_OK : KRY_E_MEMORY;
+}
+
+static void release(const kry_device *device, void *memory, uint64_t bytes) {
+    (void)device;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < BLOCKS_MOST; i++)
+        if (blocks[i].data == memory && blocks[i].bytes == bytes) {
+            free(memory);
+            blocks[i].data = NULL;
+        }
+    pthread_mutex_unlock(&lock);
+}
+
+static kry_status copy(const kry_device *device, void *to, uint32_t to_memory, const void *from,
+                       uint32_t from_memory, uint64_t bytes, void *stream) {
+    (void)device;
+    (void)stream;
+    if (is_remote(to) != (to_memory == KRY_MEMORY_DEVICE) ||
+        is_remote(from) != (from_memory == KRY_MEMORY_DEVICE))
+        return KRY_E_ARGUMENT;
+    memmove(to, from, bytes);
+    return KRY_OK;
+}
+
+static kry_status clear(const kry_device *device, void *memory, uint64_t bytes, void *stream) {
+    (void)device;
+    (void)stream;
+    memset(memory, 0, bytes);
+    return is_remote(memory) ? KRY_OK : KRY_E_ARGUMENT;
+}
+
+static kry_status synchronize(const kry_device *device, void *stream) {
+    (void)device;
+    (void)stream;
+    return KRY_OK;
+}
+
+static const kry_platform platform = {.struct_size = sizeof(kry_platform),
+                                      .name = "remote",
+                                      .device = find_remote,
+                                      .allocate = allocate,
+                                      .release = release,
+                                      .copy = copy,
+                                      .clear = clear,
+                                      .synchronize = synchronize};
+static const kry_platform *const platforms[] = {&platform};
+
+/* Whoever is given memory of the host says so. */
+static kry_status prepare_remotely(const kry_prepare_call *call) {
+    bool remote = call->device_state != NULL; /* else it is prepared without the device */
+    return is_remote(call->prepared) == remote && is_remote(call->scratch) == remote &&
+                   is_remote(call->weights->qweight) == remote &&
+                   is_remote(call->weights->scales) == remote
+               ? prepare_weights(call)
+               : KRY_E_ARGUMENT;
+}
+
+static kry_status apply_remotely(const kry_binding *binding, const kry_apply_args *args) {
+    return is_remote(binding->prepared) && is_remote(args->x) && is_remote(args->y) &&
+                   is_remote(args->scratch) && is_remote(args->zeroed) &&
+                   (args->bias == NULL || is_remote(args->bias))
+               ? apply(binding, args)
+               : KRY_E_ARGUMENT;
+}
+#define PLATFORM "remote"
+#define PREPARE prepare_remotely
+#define APPLY apply_remotely
+#else
+#define PLATFORM "cpu"
+#define PREPARE prepare_weights
+#define APPLY apply
+#endif
+
 /* ---- the plugin -------------------------------------------------------------------------- */
 
 static const kry_linear_kernel functions = {.struct_size = sizeof(kry_linear_kernel),
                                             .can_implement = can_implement,
                                             .sizes = sizes,
                                             .workspace = workspace,
-                                            .prepare_weights = prepare_weights,
+                                            .prepare_weights = PREPARE,
                                             .open_device = open_device,
                                             .close_device = close_device,
                                             .bind = bind,
-                                            .apply = apply};
+                                            .apply = APPLY};
 
 static const kry_kernel kernel = {.struct_size = sizeof(kry_kernel),
                                   .name = "mock",
                                   .summary = "keeps every duty, or all but one",
-                                  .platform = "cpu",
+                                  .platform = PLATFORM,
                                   .operation = KRY_OPERATION_LINEAR,
                                   .layout_name = "mock-conformance",
                                   .layout_version = 1,
@@ -481,9 +609,15 @@ static const kry_kernel kernel = {.struct_size = sizeof(kry_kernel),
 
 static const kry_kernel *const kernels[] = {&kernel};
 
-static const kry_plugin plugin = {.struct_size = sizeof(kry_plugin),
-                                  .name = "mock_conformance",
-                                  .kernels = kernels,
-                                  .kernel_count = 1};
+static const kry_plugin plugin = {
+    .struct_size = sizeof(kry_plugin),
+    .name = "mock_conformance",
+    .kernels = kernels,
+    .kernel_count = 1,
+#ifdef MOCK_REMOTE
+    .platforms = platforms,
+    .platform_count = 1,
+#endif
+};
 
-KRY_PLUGIN(mock_conformance, "1.0.0", &plugin, 0, KRY_PLATFORM("cpu", 500));
+KRY_PLUGIN(mock_conformance, "1.0.0", &plugin, 0, KRY_PLATFORM(PLATFORM, 500));

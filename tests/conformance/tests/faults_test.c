@@ -68,6 +68,37 @@ static void kernel_without_a_fault_passes_every_check(void **state) {
         assert_breaks(mock, duty);                                                                 \
     }
 
+/* On a device with memory of its own. */
+static void remote_kernel_without_a_fault_passes_every_check(void **state) {
+    (void)state;
+    struct finished run = verify("remote_none");
+    assert_code(&run, 0);
+    assert_string_equal(text_at(run.json, "device.platform"), "remote");
+    size_t index;
+    json_t *check;
+    json_array_foreach(checks_of(&run), index, check) {
+        if (strcmp(text_at(check, "outcome"), "ok") != 0)
+            print_error("%s: %s\n", text_at(check, "check"), text_at(check, "message"));
+        assert_string_equal(text_at(check, "outcome"), "ok");
+    }
+    finished_free(&run);
+}
+
+BREAKS(remote_write_behind_prepared_weights_is_named, "remote_writes_behind_prepared", "KRY-P17")
+BREAKS(remote_write_behind_prepare_scratch_is_named, "remote_writes_behind_prepare_scratch",
+       "KRY-P17")
+BREAKS(remote_scratch_that_is_not_enough_is_named, "remote_writes_behind_scratch", "KRY-P17")
+BREAKS(remote_zeroed_part_that_is_not_enough_is_named, "remote_writes_behind_zeroed", "KRY-P17")
+BREAKS(remote_write_beyond_out_features_is_named, "remote_writes_beyond_n", "KRY-P10")
+BREAKS(remote_write_behind_y_is_named, "remote_writes_behind_y", "KRY-P10")
+BREAKS(remote_write_to_x_is_named, "remote_spoils_x", "KRY-P10")
+BREAKS(remote_write_to_prepared_weights_is_named, "remote_spoils_prepared", "KRY-P10")
+BREAKS(remote_zeroed_part_that_is_left_dirty_is_named, "remote_leaves_zeroed_dirty", "KRY-P11")
+BREAKS(remote_read_beyond_in_features_is_named, "remote_reads_beyond_k", "KRY-P10")
+BREAKS(remote_pointer_in_prepared_weights_is_named, "remote_keeps_a_pointer_in_prepared", "KRY-P07")
+BREAKS(remote_lost_last_column_is_named, "remote_loses_the_last_column", "KRY-P14")
+BREAKS(remote_x_that_must_be_aligned_is_named, "remote_needs_aligned_x", "KRY-P16")
+
 BREAKS(answer_that_changes_is_not_pure, "changes_its_mind", "KRY-P01")
 BREAKS(asking_that_writes_to_its_arguments_is_not_pure, "writes_to_the_description", "KRY-P01")
 BREAKS(asking_that_allocates_is_not_pure, "allocates_when_asked", "KRY-P01")
@@ -135,6 +166,20 @@ BREAKS(device_state_that_is_kept_is_named, "keeps_the_device_state", "KRY-P23")
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kernel_without_a_fault_passes_every_check),
+        cmocka_unit_test(remote_kernel_without_a_fault_passes_every_check),
+        cmocka_unit_test(remote_write_behind_prepared_weights_is_named),
+        cmocka_unit_test(remote_write_behind_prepare_scratch_is_named),
+        cmocka_unit_test(remote_scratch_that_is_not_enough_is_named),
+        cmocka_unit_test(remote_zeroed_part_that_is_not_enough_is_named),
+        cmocka_unit_test(remote_write_beyond_out_features_is_named),
+        cmocka_unit_test(remote_write_behind_y_is_named),
+        cmocka_unit_test(remote_write_to_x_is_named),
+        cmocka_unit_test(remote_write_to_prepared_weights_is_named),
+        cmocka_unit_test(remote_zeroed_part_that_is_left_dirty_is_named),
+        cmocka_unit_test(remote_read_beyond_in_features_is_named),
+        cmocka_unit_test(remote_pointer_in_prepared_weights_is_named),
+        cmocka_unit_test(remote_lost_last_column_is_named),
+        cmocka_unit_test(remote_x_that_must_be_aligned_is_named),
         cmocka_unit_test(answer_that_changes_is_not_pure),
         cmocka_unit_test(asking_that_writes_to_its_arguments_is_not_pure),
         cmocka_unit_test(asking_that_allocates_is_not_pure),
