@@ -7,17 +7,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool runs_on(const struct gpu_code_object *object, uint32_t arch_number) {
+    if (object->arch_number == arch_number)
+        return true;
+    bool cuda = strcmp(object->platform, "cuda") == 0;
+    return object->arch_number < arch_number &&
+           (object->reach == GPU_CODE_LATER || (object->reach == GPU_CODE_MINOR && cuda &&
+                                                object->arch_number / 10 == arch_number / 10));
+}
+
+/* Code for this very architecture, then other machine code, then what is compiled there first. */
+static int rank(const struct gpu_code_object *object) {
+    return object->reach == GPU_CODE_EXACT ? 2 : object->reach == GPU_CODE_MINOR ? 1 : 0;
+}
+
 const struct gpu_code_object *gpu_code_object_of(const char *platform, uint32_t arch_number) {
     const struct gpu_code_object *best = NULL;
-    bool cuda = strcmp(platform, "cuda") == 0;
     for (const struct gpu_code_object *o = gpu_code_objects; o->platform != NULL; o++) {
-        if (strcmp(o->platform, platform) != 0 || o->arch_number > arch_number)
+        if (strcmp(o->platform, platform) != 0 || !runs_on(o, arch_number))
             continue;
-        /* CUDA: machine code runs on later minor versions, all of which share a major one. */
-        bool runs = o->arch_number == arch_number || o->later ||
-                    (cuda && o->arch_number / 10 == arch_number / 10);
-        if (runs && (best == NULL || best->later > o->later ||
-                     (best->later == o->later && best->arch_number < o->arch_number)))
+        if (best == NULL || rank(o) > rank(best) ||
+            (rank(o) == rank(best) && o->arch_number > best->arch_number))
             best = o;
     }
     return best;

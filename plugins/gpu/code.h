@@ -7,11 +7,18 @@
 #include "driver.h"
 #include "plan.h"
 
+/** Where code for an architecture runs besides there. */
+enum gpu_code_reach {
+    GPU_CODE_MINOR, /* machine code: on CUDA, on those of the same major version that are later */
+    GPU_CODE_LATER, /* PTX: on every later one, being compiled there */
+    GPU_CODE_EXACT  /* nowhere: it uses what no other is promised to have (sm_90a) */
+};
+
 /** A compiled device source, embedded in the plugin. */
 struct gpu_code_object {
     const char *platform; /* NULL ends the list */
     uint32_t arch_number;
-    uint32_t later; /* 1: runs on every later architecture, too, being compiled there (PTX) */
+    enum gpu_code_reach reach;
     const void *code;
 };
 
