@@ -38,6 +38,10 @@ static void devices_lists_the_gpu(void **state) {
     assert_string_equal(text_at(run.json, "devices.1.platform"), "cuda");
     assert_string_equal(text_at(run.json, "devices.1.arch"), "sm_90");
     assert_int_equal(number_at(run.json, "devices.1.kernels"), 1);
+    /* There is no AMD: machines with one are none that this test is written for. */
+    assert_string_equal(text_at(run.json, "absent.0.platform"), "rocm");
+    assert_says(text_at(run.json, "absent.0.reason"), "device 'rocm' is not here (");
+    assert_int_equal(json_array_size(json_at(run.json, "absent")), 1);
     finished_free(&run);
 }
 
