@@ -329,10 +329,8 @@ static kry_status set_pace(struct meeting *meeting, int64_t nanoseconds) {
 static kry_status make_plan(struct meeting *meeting, const struct common_options *common,
                             const struct race_plan *given) {
     const struct race_request *request = meeting->request;
-    /* Kernels with int8 activations are a CPU's. */
-    unsigned without = meeting->setting.on_device != NULL ? COMPUTE_INT8 : 0;
     const struct race_taste taste = {.computes = request->computes,
-                                     .without = without,
+                                     .on_device = meeting->setting.on_device != NULL,
                                      .m = common->m,
                                      .m_count = common->m_count};
     struct race_plan *plan = &meeting->plan;

@@ -31,7 +31,7 @@ enum {
          RACE_OPTION_READ_MIB},                                                                    \
         {"peer", "P,...", "measure onnxruntime, openvino, torch, cublas in turn with ours",        \
          RACE_OPTION_PEER},                                                                        \
-        {"yardstick", NULL, "4096×4096 and 2112×2816 at groups of 128 and 32",                     \
+        {"yardstick", NULL, "4096×4096 and 2112×2816; on a GPU larger ones, too",                  \
          RACE_OPTION_YARDSTICK},                                                                   \
         {"random-shapes", "COUNT", "aligned layers, drawn with --seed",                            \
          RACE_OPTION_RANDOM_SHAPES},                                                               \

@@ -15,15 +15,16 @@ void race_plan_free(struct race_plan *plan);
 
 /** What all layers of a plan have in common. */
 struct race_taste {
-    unsigned computes; /* 0: what suits each layer, */
-    unsigned without;  /* but for these */
+    unsigned computes; /* 0: what suits each layer */
+    bool on_device;    /* a GPU: larger layers, more rows, and no int8 activations */
     const int64_t *m;  /* NULL: what suits each layer; at most RACE_M_MOST */
     size_t m_count;
 };
 
 /* Append to a plan. Errors: KRY_E_MEMORY, KRY_E_ARGUMENT (from kry_linear_complete). */
 
-/** 4096×4096 and 2112×2816, at groups of 128 and of 32. */
+/** A CPU's: 4096×4096 and 2112×2816, at groups of 128 and of 32. A device's: those, of one group
+ *  size each, 14336×4096 and 8192×28672. */
 kry_status race_plan_yardstick(struct race_plan *plan, const struct race_taste *taste);
 /** So many aligned layers, drawn. */
 kry_status race_plan_random(struct race_plan *plan, const struct race_taste *taste, int64_t count,

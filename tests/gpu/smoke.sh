@@ -38,7 +38,7 @@ sanitize() {
     done
 }
 
-if ! "$kernelry" devices --json | grep -q '"platform": "cuda"'; then
+if ! "$kernelry" devices --json | grep -q '"arch": "sm_'; then
     "$kernelry" explain --in-features 128 --out-features 128 --device "$device"
     echo "no CUDA device: nothing was tested"
     exit 77

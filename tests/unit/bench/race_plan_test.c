@@ -26,6 +26,22 @@ static void yardstick_is_the_table_at_both_groups(void **state) {
     race_plan_free(&plan);
 }
 
+static void yardstick_of_a_device_has_larger_layers_and_no_int8(void **state) {
+    (void)state;
+    static const struct race_taste taste = {.on_device = true};
+    struct race_plan plan = {0};
+    assert_int_equal(race_plan_yardstick(&plan, &taste), KRY_OK);
+    assert_int_equal(plan.count, 4);
+    assert_int_equal(plan.layers[3].linear.out_features, 28672);
+    assert_int_equal(plan.layers[3].m_count, 5);
+    assert_int_equal(plan.layers[3].m[4], 4096);
+    assert_int_equal(plan.layers[0].computes, COMPUTE_F16 | COMPUTE_BF16);
+    assert_int_equal(race_plan_random(&plan, &taste, 1, 0), KRY_OK);
+    assert_int_equal(plan.layers[4].m_count, 4);
+    assert_int_equal(plan.layers[4].m[3], 1024);
+    race_plan_free(&plan);
+}
+
 static void taste_replaces_classes_and_m(void **state) {
     (void)state;
     static const int64_t m[] = {7};
@@ -94,6 +110,7 @@ static void least_bytes_are_those_of_the_description(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(yardstick_is_the_table_at_both_groups),
+        cmocka_unit_test(yardstick_of_a_device_has_larger_layers_and_no_int8),
         cmocka_unit_test(taste_replaces_classes_and_m),
         cmocka_unit_test(random_layers_are_aligned_and_the_same_for_a_seed),
         cmocka_unit_test(nearest_aligned_layer_is_one_that_can_be),
