@@ -37,6 +37,8 @@ static json_t *limit_json(const struct race_report *report, const struct race_en
     json_put(object, "unit", json_text(limit_unit(entry->limit)));
     json_put(object, "threads", json_integer(entry->threads));
     json_put(object, "median", number(entry->median));
+    if (entry->trouble[0] != '\0')
+        json_put(object, "trouble", json_text(entry->trouble));
     json_put(object, "rounds", rounds_json(report, entry));
     return object;
 }

@@ -3,7 +3,7 @@
 # pack.sh made. Results that are kept go to OUT. The environment chooses:
 #   STEPS    of: devices layer verify run sanitize bench; default: all of them
 #   DEVICE   cuda:0
-#   CASES    of each check of the conformance suite; default 60
+#   CASES    of each check of the conformance suite; default: all of a quick run
 #   BENCH    options of kernelry bench; default: --yardstick --peer cublas
 # Exit status: 1 when a step failed, 77 where there is no GPU.
 set -uo pipefail
@@ -49,7 +49,7 @@ step devices 60 "$kernelry" explain --in-features 2112 --out-features 2816 --gro
     --device "$device"
 step devices 60 "$kernelry" check gemma-w4 --tp 2 --device "$device"
 step layer 240 "$here/test_gpu_layer" "$plugin"
-step verify 300 "$kernelry" verify "$plugin" --device "$device" --quick --cases "${CASES:-60}"
+step verify 400 "$kernelry" verify "$plugin" --device "$device" --quick ${CASES:+--cases "$CASES"}
 step run 120 "$kernelry" run gemma-w4 --device "$device" --m 1,7,64
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck synccheck; do

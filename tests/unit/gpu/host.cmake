@@ -112,11 +112,12 @@ if(TARGET kernelry_gpu_host)
     set_tests_properties(${test} PROPERTIES LABELS "conformance;slow" TIMEOUT 1200
       ENVIRONMENT "${environment}")
   endfunction()
-  kernelry_gpu_conformance(sm_75 cuda sm_75 75 32 65536 --cases 100)
-  kernelry_gpu_conformance(sm_80 cuda sm_80 80 32 166912)
-  kernelry_gpu_conformance(sm_90a cuda sm_90 90 32 232448)
-  kernelry_gpu_conformance(cdna rocm gfx942 0x942 64 65536 --cases 100)
-  kernelry_gpu_conformance(rdna rocm gfx1100 0x1100 32 65536 --cases 100)
+  # A minute of a processor for sm_80, less for the others; a GPU takes all cases (smoke.sh).
+  kernelry_gpu_conformance(sm_75 cuda sm_75 75 32 65536 --cases 40)
+  kernelry_gpu_conformance(sm_80 cuda sm_80 80 32 166912 --cases 120)
+  kernelry_gpu_conformance(sm_90a cuda sm_90 90 32 232448 --cases 60)
+  kernelry_gpu_conformance(cdna rocm gfx942 0x942 64 65536 --cases 40)
+  kernelry_gpu_conformance(rdna rocm gfx1100 0x1100 32 65536 --cases 40)
 
   if(TARGET kernelry_tools)
     kernelry_gpu_test(gates gates_test.c weights.c every_code.c)
