@@ -152,9 +152,9 @@ static void check_with_ranks_that_do_not_divide_exits_1(void **state) {
 static void check_on_a_platform_that_nobody_serves_says_so(void **state) {
     (void)state;
     struct finished run =
-        run_kernelry(CPU_PLUGINS, ARGUMENTS("check", model, "--device", "cuda:sm_80"));
+        run_kernelry(CPU_PLUGINS, ARGUMENTS("check", model, "--device", "abacus:beads_9"));
     assert_code(&run, 1);
-    assert_string_equal(run.err, "kernelry: no plugin serves platform \"cuda\"\n");
+    assert_string_equal(run.err, "kernelry: no plugin serves platform \"abacus\"\n");
     assert_string_equal(run.out, "");
     finished_free(&run);
 }
