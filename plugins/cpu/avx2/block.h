@@ -267,18 +267,18 @@ static void run_block(const struct step_functions *functions, const struct tiled
     }
 }
 
-typedef float pack_function(const struct tiled_bound *bound, float *x, int64_t in_features,
+typedef float pack_function(const struct tiled_bound *bound, float *x, const kry_linear *linear,
                             int32_t row, int32_t rows, void *packed, float *sums);
 
 /* Pack a row into its step of a chunk. */
 INLINE float pack_in_step(const struct step_functions *functions, pack_function *pack,
-                          const struct tiled_bound *bound, float *x, int64_t in_features,
+                          const struct tiled_bound *bound, float *x, const kry_linear *linear,
                           int32_t row, int32_t rows, void *packed, float *sums) {
     int32_t step = 0;
     struct row_range range = step_rows(functions, rows, step);
     while (range.begin + range.count <= row)
         range = step_rows(functions, rows, ++step);
-    return pack(bound, x, in_features, row - range.begin, range.count,
+    return pack(bound, x, linear, row - range.begin, range.count,
                 (uint8_t *)packed + range.begin * bound->shape.octets * functions->x_octet_bytes,
                 sums + range.begin * bound->segment_count);
 }

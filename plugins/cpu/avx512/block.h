@@ -217,7 +217,7 @@ INLINE void run_block(const struct block_variant *variants, const struct tiled_w
     }
 }
 
-static void read_row(const void *x, uint32_t type, int64_t count, float *out) {
+static inline void read_row(const void *x, uint32_t type, int64_t count, float *out) {
     size_t bytes = kry_type_bytes(type);
     for (int64_t k = 0; k < count; k += 16) {
         __mmask16 mask = count - k >= 16 ? 0xffff : (__mmask16)((1u << (uint32_t)(count - k)) - 1);

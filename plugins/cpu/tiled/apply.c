@@ -6,11 +6,11 @@
  * x         [PASS_ROWS, octets]       as the class packs it
  * sums      [PASS_ROWS, segments]     f32
  * scales    [PASS_ROWS]               f32
- * rows      [chunks, in_features]     f32, a row being converted
+ * rows      [chunks, PACKERS, in_features] f32, a row being converted
  */
 #include "tiled.h"
 
-enum { TASKS_MAX = 256, UNIT_TILES = 8 };
+enum { TASKS_MAX = 256, UNIT_TILES = 8, PACKERS = 4 /* tasks that pack a chunk */ };
 
 int32_t tiled_rows_up(int32_t rows) { return rows <= 8 ? rows : (rows + 1) / 2 * 2; }
 
@@ -26,6 +26,7 @@ int64_t tiled_can_implement(const kry_linear *linear, kry_refusal *refusal) {
 
 /* The places of scratch for passes of up to `rows` rows. */
 struct places {
+    int64_t octets; /* of packed x */
     uint64_t sums_at, scales_at, rows_at, bytes;
 };
 
@@ -35,11 +36,11 @@ static struct places place_scratch(const struct tiled_class *class, const kry_li
     uint64_t chunks = (rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
     struct places at;
     rows = chunks * CHUNK_ROWS;
-    at.sums_at =
-        tiled_align(rows * (uint64_t)tiled_octets(linear) * (uint64_t) class->x_octet_bytes);
+    at.octets = tiled_octets_in(linear, tiled_step(class->step_octets, linear) * OCTET);
+    at.sums_at = tiled_align(rows * (uint64_t)at.octets * (uint64_t) class->x_octet_bytes);
     at.scales_at = at.sums_at + tiled_align(rows * (uint64_t)tiled_segments_max(linear) * 4);
     at.rows_at = at.scales_at + tiled_align(rows * 4);
-    at.bytes = at.rows_at + chunks * tiled_align((uint64_t)linear->in_features * 4);
+    at.bytes = at.rows_at + chunks * PACKERS * tiled_align((uint64_t)linear->in_features * 4);
     return at;
 }
 
@@ -71,7 +72,7 @@ static struct tiled_chunk chunk_of(const struct pass *p, int32_t i) {
     int64_t before = (int64_t)i * packed;
     int64_t left = p->rows - first;
     return (struct tiled_chunk){
-        .x = scratch + before * p->bound->shape.octets * p->class->x_octet_bytes,
+        .x = scratch + before * p->at.octets * p->class->x_octet_bytes,
         .sums = (float *)(scratch + p->at.sums_at) + before * p->bound->segment_count,
         .scales = (float *)(scratch + p->at.scales_at) + before,
         .row = p->row_begin + first,
@@ -79,20 +80,21 @@ static struct tiled_chunk chunk_of(const struct pass *p, int32_t i) {
         .used = left < p->chunk_rows ? (int32_t)left : p->chunk_rows};
 }
 
-static void pack_chunk(void *argument, int64_t i) {
+/* Every PACKERS-th row of a chunk, so that few rows have several threads, too. */
+static void pack_rows(void *argument, int64_t i) {
     const struct pass *p = argument;
-    struct tiled_chunk chunk = chunk_of(p, (int32_t)i);
+    struct tiled_chunk chunk = chunk_of(p, (int32_t)(i / PACKERS));
     int64_t columns = p->linear->in_features;
     float *row = (float *)((uint8_t *)p->args->scratch + p->at.rows_at +
                            (uint64_t)i * tiled_align((uint64_t)columns * 4));
     size_t stride = (size_t)p->args->x_stride * kry_type_bytes(p->linear->x_type);
-    for (int32_t r = 0; r < chunk.rows; r++) {
+    for (int32_t r = (int32_t)(i % PACKERS); r < chunk.rows; r += PACKERS) {
         /* Rows that fill the chunk up repeat its last one; what they give is not stored. */
         int64_t from = chunk.row + (r < chunk.used ? r : chunk.used - 1);
         p->class->read_row((const uint8_t *)p->args->x + (size_t)from * stride, p->linear->x_type,
                            columns, row);
         float scale =
-            p->class->pack_row(p->bound, row, columns, r, chunk.rows, (void *)(uintptr_t)chunk.x,
+            p->class->pack_row(p->bound, row, p->linear, r, chunk.rows, (void *)(uintptr_t)chunk.x,
                                (float *)(uintptr_t)chunk.sums);
         ((float *)(uintptr_t)chunk.scales)[r] = scale;
     }
@@ -102,11 +104,16 @@ static void compute_block(void *argument, int64_t i) {
     const struct pass *p = argument;
     int64_t tiles = p->bound->shape.tiles, units = units_of(tiles, p->unit);
     int64_t begin = units * i / p->blocks * p->unit, end = units * (i + 1) / p->blocks * p->unit;
+    end = end < tiles ? end : tiles;
     struct tiled_work work = {.bound = p->bound, .linear = p->linear, .args = p->args};
+    struct tiled_chunk chunks[PASS_ROWS / CHUNK_ROWS];
     for (int32_t c = 0; c < p->chunks; c++) {
-        work.chunk = chunk_of(p, c);
-        p->class->compute(&work, begin, end < tiles ? end : tiles);
+        work.chunk = chunks[c] = chunk_of(p, c);
+        if (p->class->compute_all == NULL)
+            p->class->compute(&work, begin, end);
     }
+    if (p->class->compute_all != NULL)
+        p->class->compute_all(&work, chunks, p->chunks, begin, end);
 }
 
 /* Tasks for the host's threads: of whole units, so that micro-kernels that take many tiles at once
@@ -134,7 +141,7 @@ kry_status tiled_apply(const struct tiled_class *class, const kry_binding *bindi
         p.rows = args->m - row < PASS_ROWS ? args->m - row : PASS_ROWS;
         p.chunks = (int32_t)((p.rows + CHUNK_ROWS - 1) / CHUNK_ROWS);
         p.chunk_rows = (int32_t)((p.rows + p.chunks - 1) / p.chunks);
-        kry_parallel_for(args->host, p.chunks, pack_chunk, &p);
+        kry_parallel_for(args->host, p.chunks * (args->m > 1 ? PACKERS : 1), pack_rows, &p);
         kry_parallel_for(args->host, p.blocks, compute_block, &p);
     }
     return KRY_OK;

@@ -104,17 +104,23 @@ static inline int tiled_walk_next(struct tiled_walk *walk, struct tiled_segment 
     return 1;
 }
 
-static inline int64_t tiled_octets(const kry_linear *linear) {
+/** Octets when each group fills its last `unit` of columns up (a multiple of 8, no more than a
+ *  segment's); with act-order the most that there can be. */
+static inline int64_t tiled_octets_in(const kry_linear *linear, int64_t unit) {
     int64_t groups = kry_linear_groups(linear);
     if (linear->act_order)
-        return (linear->in_features + (OCTET - 1) * groups) / OCTET;
+        return (linear->in_features + (unit - 1) * groups) / unit * (unit / OCTET);
     /* First and last group may be short; all between are alike. */
-    int64_t octets = (tiled_group_columns(linear, 0) + OCTET - 1) / OCTET;
+    int64_t units = (tiled_group_columns(linear, 0) + unit - 1) / unit;
     if (groups > 1)
-        octets += (tiled_group_columns(linear, groups - 1) + OCTET - 1) / OCTET;
+        units += (tiled_group_columns(linear, groups - 1) + unit - 1) / unit;
     if (groups > 2)
-        octets += (groups - 2) * ((linear->group_size + OCTET - 1) / OCTET);
-    return octets;
+        units += (groups - 2) * ((linear->group_size + unit - 1) / unit);
+    return units * (unit / OCTET);
+}
+
+static inline int64_t tiled_octets(const kry_linear *linear) {
+    return tiled_octets_in(linear, OCTET);
 }
 
 /** The most segments that a description can have. */

@@ -1,39 +1,10 @@
 /*
  * Rows of x, converted to f32, become packed rows beside each other.
  */
-#include "tiled.h"
+#include "octets.h"
 
 #include <math.h>
 #include <string.h>
-
-/* Octets as vectors: one register of AVX2, two of NEON. */
-typedef float f32x8 __attribute__((vector_size(32)));
-typedef double f64x8 __attribute__((vector_size(64)));
-typedef uint32_t u32x8 __attribute__((vector_size(32)));
-typedef int32_t i32x8 __attribute__((vector_size(32)));
-typedef uint32_t u32x4 __attribute__((vector_size(16)));
-typedef int8_t i8x8 __attribute__((vector_size(8)));
-typedef int16_t i16x8 __attribute__((vector_size(16)));
-
-/* The eight columns of octet o of a segment, zero where there is none. */
-static void gather(const struct tiled_bound *bound, const struct tiled_segment *s, int32_t o,
-                   const float *x, f32x8 *out) {
-    int32_t left = s->column_count - o * OCTET;
-    if (bound->order != NULL) {
-        const int32_t *k = bound->order + (int64_t)(s->octet_begin + o) * OCTET;
-        /* Put together in a register: read back from memory, eight elements wait for each other. */
-        if ((k[0] | k[1] | k[2] | k[3] | k[4] | k[5] | k[6] | k[7]) >= 0)
-            *out = (f32x8){x[k[0]], x[k[1]], x[k[2]], x[k[3]], x[k[4]], x[k[5]], x[k[6]], x[k[7]]};
-        else
-            for (int32_t i = 0; i < OCTET; i++)
-                (*out)[i] = k[i] >= 0 ? x[k[i]] : 0.0f;
-    } else if (left >= OCTET) {
-        memcpy(out, x + s->column_begin + o * OCTET, sizeof *out);
-    } else {
-        for (int32_t i = 0; i < OCTET; i++)
-            (*out)[i] = i < left ? x[s->column_begin + o * OCTET + i] : 0.0f;
-    }
-}
 
 /* Sums lie beside each other, one a column of an octet, so that no addition waits for the one
  * before. */
@@ -52,8 +23,6 @@ static void put_words(const void *words, int32_t count, int32_t stride, uint32_t
     for (int32_t i = 0; i < count; i++)
         memcpy(to + i * stride, from + i * 4, sizeof *to);
 }
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* Write an octet of a row into a chunk of `rows`. */
 typedef void put_floats(const f32x8 *octet, int32_t rows, uint32_t *to);
@@ -81,9 +50,9 @@ INLINE void put_f32(const f32x8 *octet, int32_t rows, uint32_t *to) {
     put_words(&fields, OCTET, rows, to);
 }
 
-float tiled_pack_f32(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+float tiled_pack_f32(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
                      int32_t rows, void *packed, float *sums) {
-    (void)in_features;
+    (void)linear;
     return pack_floats(bound, x, row, rows, packed, sums, OCTET, put_f32);
 }
 
@@ -100,20 +69,10 @@ INLINE void put_bf16(const f32x8 *octet, int32_t rows, uint32_t *to) {
     put_pairs(&bits, rows, to);
 }
 
-float tiled_pack_bf16(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+float tiled_pack_bf16(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
                       int32_t rows, void *packed, float *sums) {
-    (void)in_features;
+    (void)linear;
     return pack_floats(bound, x, row, rows, packed, sums, OCTET / 2, put_bf16);
-}
-
-/* Split floats that came from f16 into two bf16 whose sum they are. A NaN or an infinity stays
- * what it is, in the first part; the second is zero then. */
-static void split_octet(const f32x8 *octet, u32x8 *first, u32x8 *second) {
-    u32x8 bits = (u32x8)*octet;
-    u32x8 nearest = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
-    u32x8 finite = (u32x8)((bits & 0x7f800000) != 0x7f800000);
-    *first = (nearest & finite) | (bits & ~finite);
-    *second = (u32x8)(*octet - (f32x8)nearest) & finite;
 }
 
 INLINE void put_bf16x2(const f32x8 *octet, int32_t rows, uint32_t *to) {
@@ -123,9 +82,9 @@ INLINE void put_bf16x2(const f32x8 *octet, int32_t rows, uint32_t *to) {
     put_pairs(&second, 2 * rows, to + rows);
 }
 
-float tiled_pack_bf16x2(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+float tiled_pack_bf16x2(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
                         int32_t rows, void *packed, float *sums) {
-    (void)in_features;
+    (void)linear;
     return pack_floats(bound, x, row, rows, packed, sums, OCTET, put_bf16x2);
 }
 
@@ -141,9 +100,7 @@ static uint32_t largest_bits(const float *x, int64_t count) {
     return most;
 }
 
-/* Quantize a row as types.h says of KRY_ACTIVATION_INT8_TOKEN, in f32; returns its scale. A row
- * with a NaN or an infinity has no quantized values: its scale is NaN, and so is its y. */
-static float quantize_row(float *x, int64_t in_features) {
+float tiled_quantize_row(float *x, int64_t in_features) {
     /* Adding and subtracting it rounds a small float to an integer, to even where it is halfway. */
     const float whole = 1.5f * (1 << 23);
     uint32_t bits = largest_bits(x, in_features);
@@ -173,10 +130,10 @@ static float add_up(const i32x8 *sum) {
 typedef void put_integers(const i32x8 *octet, int32_t rows, uint32_t *to);
 
 /* The same for a row that is quantized first; returns its scale. */
-INLINE float pack_integers(const struct tiled_bound *bound, float *x, int64_t in_features,
+INLINE float pack_integers(const struct tiled_bound *bound, float *x, const kry_linear *linear,
                            int32_t row, int32_t rows, void *packed, float *sums, int32_t words,
                            put_integers *put) {
-    float scale = quantize_row(x, in_features);
+    float scale = tiled_quantize_row(x, linear->in_features);
     uint32_t *to = (uint32_t *)packed + row;
     for (int64_t i = 0; i < bound->segment_count; i++) {
         const struct tiled_segment *s = &bound->segments[i];
@@ -198,9 +155,9 @@ INLINE void put_int8(const i32x8 *octet, int32_t rows, uint32_t *to) {
     put_words(&bytes, 2, rows, to);
 }
 
-float tiled_pack_int8(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+float tiled_pack_int8(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
                       int32_t rows, void *packed, float *sums) {
-    return pack_integers(bound, x, in_features, row, rows, packed, sums, 2, put_int8);
+    return pack_integers(bound, x, linear, row, rows, packed, sums, 2, put_int8);
 }
 
 INLINE void put_int16(const i32x8 *octet, int32_t rows, uint32_t *to) {
@@ -209,7 +166,7 @@ INLINE void put_int16(const i32x8 *octet, int32_t rows, uint32_t *to) {
     put_words(&pairs, 4, rows, to);
 }
 
-float tiled_pack_int16(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+float tiled_pack_int16(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
                        int32_t rows, void *packed, float *sums) {
-    return pack_integers(bound, x, in_features, row, rows, packed, sums, OCTET / 2, put_int16);
+    return pack_integers(bound, x, linear, row, rows, packed, sums, OCTET / 2, put_int16);
 }

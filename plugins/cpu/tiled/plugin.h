@@ -29,16 +29,22 @@ static inline int64_t tiled_float_can_implement(const kry_device *device, const 
     return tiled_can_implement(linear, refusal);
 }
 
+/* What a kernel takes that multiplies one type of x. */
+static inline int64_t tiled_typed_can_implement(const kry_device *device, const kry_linear *linear,
+                                                uint64_t needed, uint32_t x_type,
+                                                kry_refusal *refusal) {
+    int64_t answer = tiled_float_can_implement(device, linear, needed, refusal);
+    if (answer != KRY_REFUSED && linear->x_type != x_type)
+        return kry_refuse(refusal, KRY_REFUSAL_X_TYPE, linear->x_type, INT64_C(1) << x_type, NULL);
+    return answer;
+}
+
 /* What a kernel takes that multiplies 4-bit weights and one type of x in bf16 dot products. */
 static inline int64_t tiled_dot_can_implement(const kry_device *device, const kry_linear *linear,
                                               uint64_t needed, uint32_t x_type,
                                               kry_refusal *refusal) {
-    int64_t answer = tiled_float_can_implement(device, linear, needed, refusal);
-    if (answer == KRY_REFUSED)
-        return KRY_REFUSED;
-    if (linear->x_type != x_type)
-        return kry_refuse(refusal, KRY_REFUSAL_X_TYPE, linear->x_type, INT64_C(1) << x_type, NULL);
-    if (kry_weight_bits(linear->weight_type) != 4)
+    int64_t answer = tiled_typed_can_implement(device, linear, needed, x_type, refusal);
+    if (answer != KRY_REFUSED && kry_weight_bits(linear->weight_type) != 4)
         return kry_refuse(refusal, KRY_REFUSAL_WEIGHT_TYPE, linear->weight_type,
                           1 << KRY_WEIGHT_U4B8 | 1 << KRY_WEIGHT_U4, NULL);
     return answer;
@@ -58,6 +64,11 @@ static inline int64_t tiled_int8_can_implement(const kry_device *device, const k
                           "int8 activations are neither what the model wants nor allowed");
     return tiled_can_implement(linear, refusal);
 }
+
+/* A plugin whose kernels must ask the system before they run defines it before this header. */
+#ifndef TILED_OPEN_DEVICE
+#define TILED_OPEN_DEVICE NULL
+#endif
 
 /**
  * Define NAME_kernel, the table of a kernel.
@@ -82,6 +93,7 @@ static inline int64_t tiled_int8_can_implement(const kry_device *device, const k
                                                        .sizes = tiled_sizes,                       \
                                                        .workspace = NAME##_workspace,              \
                                                        .prepare_weights = tiled_prepare,           \
+                                                       .open_device = TILED_OPEN_DEVICE,           \
                                                        .bind = tiled_bind,                         \
                                                        .apply = NAME##_apply};                     \
     static const kry_kernel NAME##_kernel = {.struct_size = sizeof(kry_kernel),                    \

@@ -54,15 +54,30 @@ struct tiled_work {
 /** A numeric class of an instruction set. */
 struct tiled_class {
     int32_t x_octet_bytes; /* packed x of one row and octet */
+    /** Octets that are packed and multiplied as one step, the last step of a segment filled up with
+     *  zeros: a power of two, at most SEGMENT_OCTETS; 0 as 1. See tiled_step. */
+    int32_t step_octets;
     /** Convert a row of x to f32. */
     void (*read_row)(const void *x, uint32_t type, int64_t count, float *out);
-    /** Pack one converted row (of in_features) into the chunk at place `row`; returns the row's
+    /** Pack one converted row into the chunk at place `row`; returns the row's
      *  scale (1 where x is not quantized). May overwrite x. */
-    float (*pack_row)(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+    float (*pack_row)(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
                       int32_t rows, void *packed, float *sums);
     /** Compute tiles [begin, end) of the work and store them in y. */
     void (*compute)(const struct tiled_work *work, int64_t tile_begin, int64_t tile_end);
+    /** Or the same for all chunks of a pass, which have equally many rows. */
+    void (*compute_all)(const struct tiled_work *work, const struct tiled_chunk *chunks,
+                        int32_t count, int64_t tile_begin, int64_t tile_end);
 };
+
+/** Octets of a step: those of the class, or as few as hold a group. */
+static inline int32_t tiled_step(int32_t step_octets, const kry_linear *linear) {
+    int32_t step = step_octets > 0 ? step_octets : 1;
+    while (step > 1 && !linear->act_order && linear->group_size > 0 &&
+           step / 2 * OCTET >= linear->group_size)
+        step /= 2;
+    return step;
+}
 
 kry_status tiled_sizes(const kry_device *device, const kry_linear *linear, kry_sizes *out);
 kry_status tiled_prepare(const kry_prepare_call *call);
@@ -77,20 +92,24 @@ int32_t tiled_rows_up(int32_t rows);
 /** What every tiled kernel refuses; KRY_ACCEPTED or bytes of padding otherwise. */
 int64_t tiled_can_implement(const kry_linear *linear, kry_refusal *refusal);
 
+/** Quantize a row as types.h says of KRY_ACTIVATION_INT8_TOKEN, in f32; returns its scale. A row
+ *  with a NaN or an infinity has no quantized values: its scale is NaN, and so is its y. */
+float tiled_quantize_row(float *x, int64_t in_features);
+
 /** pack_row for x as f32: [octets][8 fields][rows] of f32. */
-float tiled_pack_f32(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+float tiled_pack_f32(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
                      int32_t rows, void *packed, float *sums);
 /** As bf16 pairs: [octets][4][rows] of u32, field i in the low half, i + 4 in the high one. */
-float tiled_pack_bf16(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+float tiled_pack_bf16(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
                       int32_t rows, void *packed, float *sums);
 /** As exact sums of two bf16 (x came from f16): [octets][4][2 parts][rows] of u32. */
-float tiled_pack_bf16x2(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+float tiled_pack_bf16x2(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
                         int32_t rows, void *packed, float *sums);
 /** As int8 a token: [octets][2][rows] of 4 bytes, columns 0-3 and 4-7. */
-float tiled_pack_int8(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+float tiled_pack_int8(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
                       int32_t rows, void *packed, float *sums);
 /** As pairs of i16: [octets][4][rows] of 4 bytes, columns 0 and 2, 1 and 3, 4 and 6, 5 and 7. */
-float tiled_pack_int16(const struct tiled_bound *bound, float *x, int64_t in_features, int32_t row,
+float tiled_pack_int16(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
                        int32_t rows, void *packed, float *sums);
 
 /**
