@@ -13,9 +13,9 @@
 
 enum { whole_STEP = BF16_STEP, split_STEP = BF16_STEP, ROWS_BYTES = OCTET / 2 * TILE_BYTES };
 
-INLINE void add(const struct product *p, int32_t piece, const float *sums, __m512 *total,
+INLINE void add(const struct product *p, const struct place *at, const float *sums, __m512 *total,
                 const int ROWS) {
-    const __m512 scale = _mm512_load_ps(p->panel->scales[p->tile][piece]);
+    const __m512 scale = _mm512_load_ps(p->panel->scales[at->tile][at->piece]);
     UNROLL for (int r = 0; r < ROWS; r++) total[r] =
         _mm512_fmadd_ps(_mm512_load_ps(sums + r * TILE_N), scale, total[r]);
 }
@@ -92,11 +92,13 @@ static void unpack(const struct tiled_work *work, const struct runs *runs, struc
 static const struct amx_class of_bf16 = {.step = BF16_STEP,
                                          .octet_bytes = OCTET * 2,
                                          .parts = 1,
+                                         .piece_steps = PANEL_STEPS,
                                          .unpack = unpack,
                                          .multiply = MULTIPLY_VARIANTS(whole)};
 static const struct amx_class of_f16 = {.step = BF16_STEP,
                                         .octet_bytes = OCTET * 2,
                                         .parts = 2,
+                                        .piece_steps = PANEL_STEPS,
                                         .unpack = unpack,
                                         .multiply = MULTIPLY_VARIANTS(split)};
 

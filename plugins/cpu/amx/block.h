@@ -27,50 +27,77 @@
         w += w_step;                                                                               \
     } while (0)
 
-/* All steps of a piece; loads alternate between two pairs of tiles, since a tile cannot be loaded
- * while it is being multiplied. */
-#define PIECE(DOT, PARTS, SUM, X0, W0, X1, W1)                                                     \
+/* Multiply all steps of a piece where there is one left, and store the sums of the piece before,
+ * which are complete by then. Loads alternate between two pairs of tiles, since a tile cannot be
+ * loaded while it is being multiplied. */
+#define PIECE(DOT, PARTS, SUM, BEFORE, X0, W0, X1, W1)                                             \
     do {                                                                                           \
-        _tile_zero(SUM);                                                                           \
-        for (int32_t s = panel->pieces[i].steps; s > 0; s -= 2) {                                  \
-            STEP(DOT, PARTS, SUM, X0, W0);                                                         \
-            if (s > 1)                                                                             \
-                STEP(DOT, PARTS, SUM, X1, W1);                                                     \
+        if (left > 0) {                                                                            \
+            _tile_zero(SUM);                                                                       \
+            for (int32_t s = panel->pieces[next.piece].steps; s > 0; s -= 2) {                     \
+                STEP(DOT, PARTS, SUM, X0, W0);                                                     \
+                if (s > 1)                                                                         \
+                    STEP(DOT, PARTS, SUM, X1, W1);                                                 \
+            }                                                                                      \
         }                                                                                          \
-        _tile_stored(SUM, sums->of[SUM], TILE_BYTES);                                              \
+        _tile_stored(BEFORE, sums->of[BEFORE], TILE_BYTES);                                        \
     } while (0)
 
-/* Define NAME_1, NAME_4, NAME_8 and NAME_16, products of up to so many rows. ADD(product, piece,
- * sums, total, ROWS) adds the sums of a piece to totals. */
+/* Which piece of which tile and chunk. */
+struct place {
+    int32_t chunk, tile, piece;
+};
+
+/* The piece behind; true where another tile or chunk begins. */
+INLINE bool advance(struct place *at, const struct panel *panel) {
+    if (++at->piece < panel->count)
+        return false;
+    at->piece = 0;
+    if (++at->tile == panel->tiles)
+        *at = (struct place){at->chunk + 1, 0, 0};
+    return true;
+}
+
+/* Define NAME_1, NAME_4, NAME_8 and NAME_16, products of up to so many rows. ADD(product, place,
+ * sums, total, ROWS) adds the sums of a piece to totals; that is done three pieces later, so that
+ * nothing waits for a tile. */
 #define MULTIPLY(NAME, DOT, PARTS, ADD, ROWS)                                                      \
     static void NAME##_##ROWS(const struct product *p, struct sums *sums) {                        \
         enum { BEHIND = SUMS - 1 };                                                                \
         const struct panel *panel = p->panel;                                                      \
         const int64_t step_bytes = (int64_t)panel->step * (TILE_BYTES / NAME##_STEP);              \
-        const int64_t x_step = p->rows * step_bytes, w_step = TILE_ROWS * step_bytes;              \
-        const uint8_t *x = p->x, *w = panel->weights[p->tile];                                     \
+        const int64_t x_step = p->chunks[0].rows * step_bytes, w_step = TILE_ROWS * step_bytes;    \
+        const uint8_t *x = (const uint8_t *)p->chunks[0].x + p->x_begin, *w = panel->weights[0];   \
+        struct place next = {0, 0, 0}, done = {0, 0, 0};                                           \
         __m512 total[ROWS];                                                                        \
-        UNROLL for (int r = 0; r < ROWS; r++) total[r] = _mm512_load_ps(p->total + r * TILE_N);    \
-        ORDER_MEMORY();                                                                            \
-        for (int32_t i = 0; i < panel->count + BEHIND; i++) {                                      \
-            if (i < panel->count)                                                                  \
-                switch (i % SUMS) {                                                                \
-                case 0:                                                                            \
-                    PIECE(DOT, PARTS, 0, 4, 6, 5, 7);                                              \
-                    break;                                                                         \
-                case 1:                                                                            \
-                    PIECE(DOT, PARTS, 1, 5, 7, 4, 6);                                              \
-                    break;                                                                         \
-                case 2:                                                                            \
-                    PIECE(DOT, PARTS, 2, 4, 6, 5, 7);                                              \
-                    break;                                                                         \
-                default:                                                                           \
-                    PIECE(DOT, PARTS, 3, 5, 7, 4, 6);                                              \
-                }                                                                                  \
-            if (i >= BEHIND)                                                                       \
-                ADD(p, i - BEHIND, sums->of[(i - BEHIND) % SUMS], total, ROWS);                    \
+        int32_t left = p->count * panel->tiles * panel->count;                                     \
+        for (uint32_t i = 0; left > -BEHIND; i++, left--) {                                        \
+            switch (i % SUMS) {                                                                    \
+            case 0:                                                                                \
+                PIECE(DOT, PARTS, 0, 3, 4, 6, 5, 7);                                               \
+                break;                                                                             \
+            case 1:                                                                                \
+                PIECE(DOT, PARTS, 1, 0, 5, 7, 4, 6);                                               \
+                break;                                                                             \
+            case 2:                                                                                \
+                PIECE(DOT, PARTS, 2, 1, 4, 6, 5, 7);                                               \
+                break;                                                                             \
+            default:                                                                               \
+                PIECE(DOT, PARTS, 3, 2, 5, 7, 4, 6);                                               \
+            }                                                                                      \
+            if (left > 1 && advance(&next, panel)) {                                               \
+                x = (const uint8_t *)p->chunks[next.chunk].x + p->x_begin;                         \
+                w = panel->weights[next.tile];                                                     \
+            }                                                                                      \
+            if (i < BEHIND)                                                                        \
+                continue;                                                                          \
+            float *to = p->totals[done.chunk][done.tile];                                          \
+            if (done.piece == 0)                                                                   \
+                UNROLL for (int r = 0; r < ROWS; r++) total[r] = _mm512_load_ps(to + r * TILE_N);  \
+            ADD(p, &done, sums->of[(i - BEHIND) % SUMS], total, ROWS);                             \
+            if (advance(&done, panel))                                                             \
+                UNROLL for (int r = 0; r < ROWS; r++) _mm512_store_ps(to + r * TILE_N, total[r]);  \
         }                                                                                          \
-        UNROLL for (int r = 0; r < ROWS; r++) _mm512_store_ps(p->total + r * TILE_N, total[r]);    \
     }
 #define MULTIPLY_ALL(NAME, DOT, PARTS, ADD)                                                        \
     MULTIPLY(NAME, DOT, PARTS, ADD, 1)                                                             \

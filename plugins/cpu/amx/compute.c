@@ -21,16 +21,16 @@ struct cursor {
 
 /* Fill a panel with whole pieces: a segment is one, or several where it has too many columns for a
  * panel. Returns its steps. */
-static int32_t next_pieces(const struct tiled_bound *bound, struct cursor *at,
+static int32_t next_pieces(const struct tiled_bound *bound, int32_t piece_steps, struct cursor *at,
                            struct panel *panel) {
-    int32_t steps = 0, most = BLOCK_STEPS * panel->step;
+    int32_t steps = 0, most = piece_steps * panel->step;
     panel->count = 0;
     while (at->segment < bound->segment_count) {
         const struct tiled_segment *segment = &bound->segments[at->segment];
         int32_t left = segment->octet_count - at->octet;
         int32_t octets = left < most ? left : most;
         int32_t more = (octets + panel->step - 1) / panel->step;
-        if (steps + more > BLOCK_STEPS)
+        if (panel->count > 0 && steps + more > PANEL_STEPS)
             break;
         panel->pieces[panel->count++] = (struct piece){
             (int32_t)at->segment, segment->octet_begin + at->octet, octets, more};
@@ -53,6 +53,8 @@ static void configure(int32_t rows, int32_t step_bytes) {
         tiles.rows[i] = (uint8_t)(i < 6 ? rows : step_bytes / 4);
         tiles.row_bytes[i] = (uint16_t)(i < 4 || i > 5 ? TILE_BYTES : step_bytes);
     }
+    /* gcc 12 believes that no more than the first bytes are read. */
+    __asm__ volatile("" : : "r"(&tiles) : "memory");
     _tile_loadconfig(&tiles);
 }
 
@@ -80,19 +82,15 @@ static void compute_tiles(const struct amx_class *class, const struct tiled_work
     struct cursor at = {0, 0};
     int64_t done = 0;
     memset(task->totals, 0, (size_t)count * sizeof task->totals[0]);
-    for (int32_t steps; (steps = next_pieces(work->bound, &at, panel)) > 0; done += steps) {
+    for (int32_t steps; (steps = next_pieces(work->bound, class->piece_steps, &at, panel)) > 0;
+         done += steps) {
         class->unpack(work, &runs, panel);
-        for (int32_t c = 0; c < count; c++)
-            for (int32_t t = 0; t < panel->tiles; t++)
-                class->multiply[variant](
-                    &(struct product){.panel = panel,
-                                      .tile = t,
-                                      .rows = rows,
-                                      .x = (const uint8_t *)chunks[c].x +
-                                           done * class->parts * rows * step_bytes,
-                                      .sums = chunks[c].sums,
-                                      .total = task->totals[c][t]},
-                    &task->sums);
+        class->multiply[variant](&(struct product){.panel = panel,
+                                                   .chunks = chunks,
+                                                   .count = count,
+                                                   .x_begin = done * class->parts * rows * step_bytes,
+                                                   .totals = task->totals},
+                                 &task->sums);
     }
     for (int32_t c = 0; c < count; c++)
         store(work, &chunks[c], tile, panel->tiles, task->totals[c], class->scaled);

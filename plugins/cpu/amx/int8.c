@@ -5,7 +5,8 @@
  *              and the rest of a zero point, times the sum of x, from the sum.
  * Numerics     A segment is one piece, and its sum is exact: 512 * 255 * 127 < 2^24. So results
  *              are those of avx512_int8 and of avx2_int8 to the bit.
- * Chosen       where the model wants int8 activations or the caller allows them.
+ * Chosen       where the model wants int8 activations or the caller allows them; a few rows are
+ *              left to the vectors of avx512_int8, which need no panel.
  */
 #include "block.h"
 
@@ -15,21 +16,22 @@ INLINE __m512 sum_of(const float *sums, int r) {
     return _mm512_cvtepi32_ps(_mm512_load_si512(sums + r * TILE_N));
 }
 
-INLINE void add(const struct product *p, int32_t piece, const float *sums, __m512 *total,
+INLINE void add(const struct product *p, const struct place *at, const float *sums, __m512 *total,
                 const int ROWS) {
-    const __m512 scale = _mm512_load_ps(p->panel->scales[p->tile][piece]);
+    const __m512 scale = _mm512_load_ps(p->panel->scales[at->tile][at->piece]);
     UNROLL for (int r = 0; r < ROWS; r++) total[r] =
         _mm512_fmadd_ps(sum_of(sums, r), scale, total[r]);
 }
 
 /* Sums of x beyond the chunk's rows are those of other segments, or scales, which lie behind them;
  * what they give is not stored. */
-INLINE void add_zeros(const struct product *p, int32_t piece, const float *sums, __m512 *total,
-                      const int ROWS) {
-    const __m512 scale = _mm512_load_ps(p->panel->scales[p->tile][piece]);
-    const __m512 zero = _mm512_sub_ps(_mm512_load_ps(p->panel->zeros[p->tile][piece]),
+INLINE void add_zeros(const struct product *p, const struct place *at, const float *sums,
+                      __m512 *total, const int ROWS) {
+    const struct tiled_chunk *chunk = &p->chunks[at->chunk];
+    const __m512 scale = _mm512_load_ps(p->panel->scales[at->tile][at->piece]);
+    const __m512 zero = _mm512_sub_ps(_mm512_load_ps(p->panel->zeros[at->tile][at->piece]),
                                       _mm512_set1_ps(128));
-    const float *x = p->sums + (int64_t)p->panel->pieces[piece].segment * p->rows;
+    const float *x = chunk->sums + (int64_t)p->panel->pieces[at->piece].segment * chunk->rows;
     UNROLL for (int r = 0; r < ROWS; r++) {
         __m512 centred = _mm512_fnmadd_ps(zero, _mm512_set1_ps(x[r]), sum_of(sums, r));
         total[r] = _mm512_fmadd_ps(centred, scale, total[r]);
@@ -64,12 +66,14 @@ static void unpack(const struct tiled_work *work, const struct runs *runs, struc
 static const struct amx_class of_bytes = {.step = INT8_STEP,
                                           .octet_bytes = OCTET,
                                           .parts = 1,
+                                          .piece_steps = PIECE_STEPS,
                                           .scaled = true,
                                           .unpack = unpack,
                                           .multiply = MULTIPLY_VARIANTS(bytes)};
 static const struct amx_class of_zeros = {.step = INT8_STEP,
                                           .octet_bytes = OCTET,
                                           .parts = 1,
+                                          .piece_steps = PIECE_STEPS,
                                           .scaled = true,
                                           .unpack = unpack,
                                           .multiply = MULTIPLY_VARIANTS(zeros)};
@@ -82,6 +86,8 @@ static void compute(const struct tiled_work *work, const struct tiled_chunk *chu
 
 const struct tiled_class amx_int8 = {.x_octet_bytes = OCTET,
                                      .step_octets = INT8_STEP,
+                                     .few = &avx512_int8,
+                                     .few_rows = 3,
                                      .read_row = read_row,
                                      .pack_row = amx_pack_int8,
                                      .compute_all = compute};

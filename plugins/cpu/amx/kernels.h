@@ -9,8 +9,8 @@
  *              the pieces behind it are still being multiplied.
  *
  * buffer of a task  shape                                     type      bytes
- * weights           [BUNDLE, BLOCK_STEPS, step / 4, 16]       4 bytes   32768
- * scales, zeros     [BUNDLE, BLOCK_STEPS, 16]                 f32       4096
+ * weights           [BUNDLE, PIECE_STEPS, step / 4, 16]       4 bytes   32768
+ * scales, zeros     [BUNDLE, PIECE_STEPS, 16]                 f32       4096
  * sums              [SUMS, 16, 16]                            f32, i32  4096
  * totals            [PASS_ROWS / 16, BUNDLE, 16, 16]          f32       65536
  *
@@ -29,7 +29,8 @@ enum {
     TILE_ROWS = 16,
     BF16_STEP = TILE_BYTES / (2 * OCTET), /* octets of a step */
     INT8_STEP = TILE_BYTES / OCTET,
-    BLOCK_STEPS = 8, /* a panel's most */
+    PANEL_STEPS = 4, /* a panel's, unless its first piece has more: half of L1 is left */
+    PIECE_STEPS = 8, /* a piece's at most */
     SUMS = 4         /* pieces on their way */
 };
 
@@ -43,23 +44,22 @@ struct piece {
 
 /** Unpacked weights: a block of columns of up to BUNDLE tiles. */
 struct panel {
-    _Alignas(64) uint8_t weights[BUNDLE][BLOCK_STEPS * TILE_ROWS * TILE_BYTES];
-    _Alignas(64) float scales[BUNDLE][BLOCK_STEPS][TILE_N];
-    _Alignas(64) float zeros[BUNDLE][BLOCK_STEPS][TILE_N]; /* where a class leaves them to sums */
-    struct piece pieces[BLOCK_STEPS];
+    _Alignas(64) uint8_t weights[BUNDLE][PIECE_STEPS * TILE_ROWS * TILE_BYTES];
+    _Alignas(64) float scales[BUNDLE][PIECE_STEPS][TILE_N];
+    _Alignas(64) float zeros[BUNDLE][PIECE_STEPS][TILE_N]; /* where a class leaves them to sums */
+    struct piece pieces[PIECE_STEPS];
     int32_t count;
     int32_t tiles;
     int32_t step; /* octets */
 };
 
-/** What multiplies a panel's tile with a chunk's rows. */
+/** What multiplies a panel with chunks of rows. */
 struct product {
     const struct panel *panel;
-    int32_t tile;
-    int32_t rows;
-    const uint8_t *x;  /* packed, of the panel's first step */
-    const float *sums; /* [segments][rows] */
-    float *total;      /* [16][16] */
+    const struct tiled_chunk *chunks; /* with equally many rows */
+    int32_t count;
+    int64_t x_begin;                              /* of the panel's first step in packed x */
+    float (*totals)[BUNDLE][TILE_ROWS * TILE_N]; /* of each chunk */
 };
 
 /** The sums of a piece, written by tiles and read by vectors. */
@@ -73,7 +73,8 @@ struct runs;
 struct amx_class {
     int32_t step; /* octets */
     int32_t octet_bytes; /* of a row of x */
-    int32_t parts; /* of x */
+    int32_t parts;       /* of x */
+    int32_t piece_steps; /* of a piece at most */
     bool scaled;   /* rows of x have scales */
     /** Unpack the codes of a panel's pieces, tiles of one bundle. */
     void (*unpack)(const struct tiled_work *work, const struct runs *runs, struct panel *panel);

@@ -1,9 +1,10 @@
 /*
  * Rows of x, converted to f32, become rows of tiles.
  */
+#include "../tiled/octets.h"
 #include "kernels.h"
 
-#include "../tiled/octets.h"
+#include <immintrin.h>
 
 typedef uint16_t u16x8 __attribute__((vector_size(16)));
 
@@ -17,11 +18,25 @@ static struct rows rows_of(void *packed, int32_t row, int32_t rows, int64_t step
     return (struct rows){(uint8_t *)packed + row * step_bytes, rows * step_bytes};
 }
 
+/* Octets of a segment in whole steps of full length that lie in x as they are packed. */
+static int32_t whole_octets(const struct tiled_bound *bound, const struct tiled_segment *s,
+                            int32_t step, int32_t full) {
+    return bound->order != NULL || step != full ? 0 : s->column_count / (step * OCTET) * step;
+}
+
 /* bf16 that the upper halves of floats are, columns in the order 0 2, 4 6, 1 3, 5 7. */
 static void put_pairs(const u32x8 *octet, uint8_t *to) {
     u16x8 halves = __builtin_convertvector(*octet >> 16, u16x8);
     halves = __builtin_shufflevector(halves, halves, 0, 2, 4, 6, 1, 3, 5, 7);
     memcpy(to, &halves, sizeof halves);
+}
+
+/* The same for the four octets of a step. */
+INLINE void put_step(__m512i first, __m512i second, uint8_t *to) {
+    const __m512i odd = _mm512_set_epi16(63, 59, 55, 51, 61, 57, 53, 49, 47, 43, 39, 35, 45, 41, 37,
+                                         33, 31, 27, 23, 19, 29, 25, 21, 17, 15, 11, 7, 3, 13, 9,
+                                         5, 1);
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi16(first, odd, second));
 }
 
 INLINE float pack_bf16(const struct tiled_bound *bound, const float *x, const kry_linear *linear,
@@ -31,7 +46,13 @@ INLINE float pack_bf16(const struct tiled_bound *bound, const float *x, const kr
     struct rows at = rows_of(packed, row, rows, step * BYTES);
     for (int64_t i = 0; i < bound->segment_count; i++) {
         const struct tiled_segment *s = &bound->segments[i];
-        for (int32_t begin = 0; begin < s->octet_count; begin += step, at.to += PARTS * at.next)
+        int32_t begin = 0;
+        for (const int32_t end = PARTS == 1 ? whole_octets(bound, s, step, BF16_STEP) : 0;
+             begin < end; begin += step, at.to += at.next) {
+            const float *columns = x + s->column_begin + begin * OCTET;
+            put_step(_mm512_loadu_si512(columns), _mm512_loadu_si512(columns + TILE_N), at.to);
+        }
+        for (; begin < s->octet_count; begin += step, at.to += PARTS * at.next)
             for (int32_t o = 0; o < step; o++) {
                 f32x8 octet = {0};
                 u32x8 first, second = {0};
@@ -69,7 +90,17 @@ float amx_pack_int8(const struct tiled_bound *bound, float *x, const kry_linear 
     for (int64_t i = 0; i < bound->segment_count; i++) {
         const struct tiled_segment *s = &bound->segments[i];
         i32x8 sum = {0};
-        for (int32_t begin = 0; begin < s->octet_count; begin += step, at.to += at.next)
+        int32_t begin = 0;
+        __m512i vector = _mm512_setzero_si512();
+        for (const int32_t end = whole_octets(bound, s, step, INT8_STEP); begin < end;
+             begin += step, at.to += at.next)
+            for (int32_t k = 0; k < TILE_BYTES; k += TILE_N) {
+                __m512i q = _mm512_cvtps_epi32(
+                    _mm512_loadu_ps(x + s->column_begin + begin * OCTET + k));
+                vector = _mm512_add_epi32(vector, q);
+                _mm_storeu_si128((__m128i_u *)(at.to + k), _mm512_cvtepi32_epi8(q));
+            }
+        for (; begin < s->octet_count; begin += step, at.to += at.next)
             for (int32_t o = 0; o < step; o++) {
                 f32x8 octet = {0};
                 if (begin + o < s->octet_count)
@@ -79,7 +110,7 @@ float amx_pack_int8(const struct tiled_bound *bound, float *x, const kry_linear 
                 i8x8 bytes = __builtin_convertvector(q, i8x8);
                 memcpy(at.to + o * OCTET, &bytes, sizeof bytes);
             }
-        int32_t total = 0;
+        int32_t total = _mm512_reduce_add_epi32(vector);
         for (int32_t k = 0; k < OCTET; k++)
             total += sum[k];
         sums[i * rows + row] = (float)total;

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define NEEDED_BF16 (KRY_CPU_AVX512 | KRY_CPU_AMX_BF16)
-#define NEEDED_INT8 (KRY_CPU_AVX512 | KRY_CPU_AMX_INT8)
+#define NEEDED_INT8 (KRY_CPU_AVX512 | KRY_CPU_AVX512_VNNI | KRY_CPU_AMX_INT8)
 
 static _Thread_local char message[192];
 

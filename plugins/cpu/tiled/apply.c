@@ -45,7 +45,10 @@ static struct places place_scratch(const struct tiled_class *class, const kry_li
 }
 
 uint64_t tiled_scratch(const struct tiled_class *class, const kry_linear *linear, int64_t m) {
-    return place_scratch(class, linear, m).bytes;
+    uint64_t bytes = place_scratch(class, linear, m).bytes, few = 0;
+    if (class->few != NULL)
+        few = place_scratch(class->few, linear, m < class->few_rows ? m : class->few_rows).bytes;
+    return bytes > few ? bytes : few;
 }
 
 /* Up to PASS_ROWS rows of an apply. */
@@ -130,6 +133,8 @@ static void divide(struct pass *p, const kry_host *host) {
 
 kry_status tiled_apply(const struct tiled_class *class, const kry_binding *binding,
                        const kry_apply_args *args) {
+    if (args->m <= class->few_rows)
+        class = class->few;
     struct pass p = {.class = class,
                      .bound = binding->bound,
                      .linear = binding->linear,

@@ -100,9 +100,16 @@ static uint32_t largest_bits(const float *x, int64_t count) {
     return most;
 }
 
-float tiled_quantize_row(float *x, int64_t in_features) {
-    /* Adding and subtracting it rounds a small float to an integer, to even where it is halfway. */
+/* The nearest of -128 to 127, of two the even one. */
+static inline float int8_of(float quotient) {
+    /* Adding and subtracting it rounds a small float to an integer. */
     const float whole = 1.5f * (1 << 23);
+    float q = (quotient + whole) - whole;
+    q = q > 127.0f ? 127.0f : q;
+    return q < -128.0f ? -128.0f : q;
+}
+
+float tiled_quantize_row(float *x, int64_t in_features) {
     uint32_t bits = largest_bits(x, in_features);
     if (bits >= 0x7f800000) {
         memset(x, 0, (size_t)in_features * sizeof x[0]);
@@ -112,10 +119,18 @@ float tiled_quantize_row(float *x, int64_t in_features) {
     memcpy(&most, &bits, sizeof most);
     float scale = most / 127.0f;
     scale = scale > 0 ? scale : 1.0f;
+    if (scale < 0x1p-100f) { /* whose reciprocal might overflow */
+        for (int64_t k = 0; k < in_features; k++)
+            x[k] = int8_of(x[k] / scale);
+        return scale;
+    }
+    /* Divisions would take longer than all the rest of packing. Adding what a first quotient leaves
+     * over rounds it as a division does. */
+    const float reciprocal = 1 / scale;
     for (int64_t k = 0; k < in_features; k++) {
-        float q = (x[k] / scale + whole) - whole;
-        q = q > 127.0f ? 127.0f : q;
-        x[k] = q < -128.0f ? -128.0f : q;
+        float quotient = x[k] * reciprocal;
+        float left = __builtin_fmaf(-quotient, scale, x[k]);
+        x[k] = int8_of(__builtin_fmaf(left, reciprocal, quotient));
     }
     return scale;
 }

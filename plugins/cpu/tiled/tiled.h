@@ -57,6 +57,9 @@ struct tiled_class {
     /** Octets that are packed and multiplied as one step, the last step of a segment filled up with
      *  zeros: a power of two, at most SEGMENT_OCTETS; 0 as 1. See tiled_step. */
     int32_t step_octets;
+    /** Another class that gives the same bits, for applies of up to so many rows; or NULL. */
+    const struct tiled_class *few;
+    int64_t few_rows;
     /** Convert a row of x to f32. */
     void (*read_row)(const void *x, uint32_t type, int64_t count, float *out);
     /** Pack one converted row into the chunk at place `row`; returns the row's

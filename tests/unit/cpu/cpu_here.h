@@ -19,6 +19,21 @@ static inline uint64_t cpu_features_here(void) {
 }
 #else
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* AMX, where the system would let a process use tiles. */
+static inline uint64_t amx_here(void) {
+    enum { ARCH_GET_XCOMP_SUPP = 0x1021, TILEDATA = 18 };
+    uint64_t states = 0, features = 0;
+    uint32_t a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 24 & 1) ||
+        syscall(SYS_arch_prctl, ARCH_GET_XCOMP_SUPP, &states) != 0 || !(states >> TILEDATA & 1))
+        return 0;
+    features |= d >> 22 & 1 ? KRY_CPU_AMX_BF16 : 0;
+    features |= d >> 25 & 1 ? KRY_CPU_AMX_INT8 : 0;
+    return features;
+}
 
 static inline uint64_t cpu_features_here(void) {
     uint64_t features = 0;
@@ -39,7 +54,7 @@ static inline uint64_t cpu_features_here(void) {
         features |= KRY_CPU_AVX512_VNNI;
     if (__builtin_cpu_supports("avx512bf16"))
         features |= KRY_CPU_AVX512_BF16;
-    return features;
+    return features | amx_here();
 }
 #endif
 

@@ -1,7 +1,9 @@
 /*
- * Kernels that promise the same bits: those of cpu_avx2 and cpu_avx512 with one order of sums.
+ * Kernels that promise the same bits: those of cpu_avx2, cpu_avx512 and cpu_amx with one order of
+ * sums.
  *
- * usage: test_cpu_tiled_alike AVX2_PLUGIN AVX512_PLUGIN [EMULATED], see tiled_kernels_test.c
+ * usage: test_cpu_tiled_alike AVX2_PLUGIN AVX512_PLUGIN AMX_PLUGIN [EMULATED], see
+ * tiled_kernels_test.c
  */
 #include "cpu_here.h"
 #include "plugin_under_test.h"
@@ -15,7 +17,7 @@
 
 enum { SKIPPED = 77 };
 
-static const kry_plugin *avx2, *avx512;
+static const kry_plugin *avx2, *avx512, *amx; /* amx: NULL where it cannot run */
 static uint64_t features;
 static struct problem problem; /* the running test's: teardown releases it after a failure */
 
@@ -90,6 +92,13 @@ static void avx2_and_avx512_in_int8_give_the_same_bits(void **state) {
     all_mixes_give_the_same_bits(kernel_of(avx512, "avx512_int8"), kernel_of(avx2, "avx2_int8"));
 }
 
+static void avx512_and_amx_in_int8_give_the_same_bits(void **state) {
+    (void)state;
+    if (amx == NULL)
+        skip();
+    all_mixes_give_the_same_bits(kernel_of(amx, "amx_int8"), kernel_of(avx512, "avx512_int8"));
+}
+
 static void int8_with_and_without_vnni_gives_the_same_bits(void **state) {
     (void)state;
     if (!(features & KRY_CPU_AVX_VNNI))
@@ -101,17 +110,24 @@ int main(int count, char **arguments) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(avx2_and_avx512_in_f32_give_the_same_bits, teardown_problem),
         cmocka_unit_test_teardown(avx2_and_avx512_in_int8_give_the_same_bits, teardown_problem),
+        cmocka_unit_test_teardown(avx512_and_amx_in_int8_give_the_same_bits, teardown_problem),
         cmocka_unit_test_teardown(int8_with_and_without_vnni_gives_the_same_bits, teardown_problem),
     };
-    if (count < 3) {
-        fprintf(stderr, "usage: %s AVX2_PLUGIN AVX512_PLUGIN [EMULATED]\n", arguments[0]);
+    if (count < 4) {
+        fprintf(stderr, "usage: %s AVX2_PLUGIN AVX512_PLUGIN AMX_PLUGIN [EMULATED]\n",
+                arguments[0]);
         return 2;
     }
     features = cpu_features_here();
     if (!(features & KRY_CPU_AVX512))
         return SKIPPED;
-    features |= count > 3 ? strtoull(arguments[3], NULL, 0) : 0;
+    features |= count > 4 ? strtoull(arguments[4], NULL, 0) : 0;
     avx2 = plugin_under_test(arguments[1], "kry_plugin_cpu_avx2");
     avx512 = plugin_under_test(arguments[2], "kry_plugin_cpu_avx512");
+    if (features & KRY_CPU_AMX_INT8) {
+        amx = plugin_under_test(arguments[3], "kry_plugin_cpu_amx");
+        if (!open_kernels(amx))
+            return 1;
+    }
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

@@ -386,8 +386,8 @@ static void apply_loads_and_stores_every_16_bit_number(void **state) {
                 double found = element_at(type, problem.y.data, bits);
                 if (flushes && fabs(expected) < 0x1p-126)
                     expected = 0;
-                /* The zero point's share of an infinity is no number. */
-                if (isfinite(expected) ? found != expected : !isnan(found))
+                /* An infinity may become no number: the zero point's share of it is none. */
+                if (isfinite(expected) ? found != expected : isfinite(found))
                     fail_msg("type %u bits %#x: found %g, expected %g", type, bits, found,
                              expected);
             }
@@ -462,5 +462,9 @@ int main(int count, char **arguments) {
         return SKIPPED;
     features |= count > 4 ? strtoull(arguments[4], NULL, 0) : 0;
     plugin = plugin_under_test(arguments[1], arguments[2]);
+    if (!open_kernels(plugin)) {
+        fprintf(stderr, "a kernel cannot open this device\n");
+        return 1;
+    }
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }
