@@ -13,6 +13,7 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
@@ -50,6 +51,16 @@ static uint64_t saved_states(void) {
     return (uint64_t)high << 32 | low;
 }
 
+/* Whether the system lets processes use AMX tiles at all, which each must ask for (the kernel's
+ * Documentation/arch/x86/xstate.rst). That is left to the kernel that needs them: it makes every
+ * signal frame larger. */
+static bool tiles_known(void) {
+    enum { ARCH_GET_XCOMP_SUPP = 0x1021, XFEATURE_XTILEDATA = 18 };
+    uint64_t known = 0;
+    return syscall(SYS_arch_prctl, ARCH_GET_XCOMP_SUPP, &known) == 0 &&
+           (known >> XFEATURE_XTILEDATA & 1) != 0;
+}
+
 static bool has(uint32_t word, int bit) { return (word >> bit & 1) != 0; }
 
 /* Bits as in Intel's SDM, volume 2, CPUID leaves 1 and 7. */
@@ -81,10 +92,10 @@ uint64_t core_cpu_features(void) {
         out |= KRY_CPU_AVX512_FP16;
     if (has(a71, 5))
         out |= KRY_CPU_AVX512_BF16;
-    if ((states & TILES) == TILES && has(d7, 24) && has(d7, 25))
-        out |= KRY_CPU_AMX_INT8;
-    if ((states & TILES) == TILES && has(d7, 24) && has(d7, 22))
-        out |= KRY_CPU_AMX_BF16;
+    if ((states & TILES) == TILES && has(d7, 24) && tiles_known()) {
+        out |= has(d7, 25) ? KRY_CPU_AMX_INT8 : 0;
+        out |= has(d7, 22) ? KRY_CPU_AMX_BF16 : 0;
+    }
     return core_cpu_features_close(out);
 }
 
