@@ -6,8 +6,8 @@
  *              and the two parts of an f16. A step's even and odd columns are summed on their own
  *              (fused, to nearest even), then both are added; denormals of bf16, which no part of
  *              an f16 is, count as zero. A row's sums do not depend on how many rows a tile has.
- * Chosen       for x of bf16 and f16, for all m: where one row needs little arithmetic, memory is
- *              what it waits for, and with one order of sums a batch changes no row.
+ * Chosen       for x of bf16 and f16. A row that comes alone has the same order of sums, in tiles
+ *              or in the vectors of few.c, so a batch changes no row.
  */
 #include "block.h"
 
@@ -104,22 +104,32 @@ static const struct amx_class of_f16 = {.step = BF16_STEP,
 
 static void compute_bf16(const struct tiled_work *work, const struct tiled_chunk *chunks,
                          int32_t count, int64_t begin, int64_t end) {
+    const unsigned mode = flush_denormals();
     amx_compute(&of_bf16, work, chunks, count, begin, end);
+    _mm_setcsr(mode);
 }
 
 static void compute_f16(const struct tiled_work *work, const struct tiled_chunk *chunks,
                         int32_t count, int64_t begin, int64_t end) {
+    const unsigned mode = flush_denormals();
     amx_compute(&of_f16, work, chunks, count, begin, end);
+    _mm_setcsr(mode);
 }
 
 const struct tiled_class amx_bf16 = {.x_octet_bytes = OCTET * 2,
                                      .step_octets = BF16_STEP,
+                                     .few = &amx_row_of_bf16,
+                                     .few_rows = 1,
+                                     .few_types = 1 << KRY_WEIGHT_U4B8,
                                      .read_row = read_row,
                                      .pack_row = amx_pack_bf16,
                                      .compute_all = compute_bf16};
 
 const struct tiled_class amx_bf16x2 = {.x_octet_bytes = OCTET * 4,
                                        .step_octets = BF16_STEP,
+                                       .few = &amx_row_of_f16,
+                                       .few_rows = 1,
+                                       .few_types = 1 << KRY_WEIGHT_U4B8,
                                        .read_row = read_row,
                                        .pack_row = amx_pack_bf16x2,
                                        .compute_all = compute_f16};

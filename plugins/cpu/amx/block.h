@@ -12,6 +12,15 @@
 /* Tile loads and stores of gcc 12 do not tell which memory they touch. */
 #define ORDER_MEMORY() __asm__ volatile("" ::: "memory")
 
+/* Take and give zero for denormal floats, as tiles of bf16 do, so that vectors give the same bits;
+ * returns the mode to set again. */
+INLINE unsigned flush_denormals(void) {
+    enum { DAZ = 0x40, FTZ = 0x8000 };
+    const unsigned mode = _mm_getcsr();
+    _mm_setcsr(mode | DAZ | FTZ);
+    return mode;
+}
+
 /* One step: x of one part, or of two that meet the same weights. */
 #define STEP(DOT, PARTS, SUM, X, W)                                                                \
     do {                                                                                           \

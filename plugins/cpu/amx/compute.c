@@ -32,8 +32,8 @@ static int32_t next_pieces(const struct tiled_bound *bound, int32_t piece_steps,
         int32_t more = (octets + panel->step - 1) / panel->step;
         if (panel->count > 0 && steps + more > PANEL_STEPS)
             break;
-        panel->pieces[panel->count++] = (struct piece){
-            (int32_t)at->segment, segment->octet_begin + at->octet, octets, more};
+        panel->pieces[panel->count++] =
+            (struct piece){(int32_t)at->segment, segment->octet_begin + at->octet, octets, more};
         steps += more;
         at->octet += octets;
         if (at->octet == segment->octet_count)
@@ -85,12 +85,13 @@ static void compute_tiles(const struct amx_class *class, const struct tiled_work
     for (int32_t steps; (steps = next_pieces(work->bound, class->piece_steps, &at, panel)) > 0;
          done += steps) {
         class->unpack(work, &runs, panel);
-        class->multiply[variant](&(struct product){.panel = panel,
-                                                   .chunks = chunks,
-                                                   .count = count,
-                                                   .x_begin = done * class->parts * rows * step_bytes,
-                                                   .totals = task->totals},
-                                 &task->sums);
+        class->multiply[variant](
+            &(struct product){.panel = panel,
+                              .chunks = chunks,
+                              .count = count,
+                              .x_begin = done * class->parts * rows * step_bytes,
+                              .totals = task->totals},
+            &task->sums);
     }
     for (int32_t c = 0; c < count; c++)
         store(work, &chunks[c], tile, panel->tiles, task->totals[c], class->scaled);

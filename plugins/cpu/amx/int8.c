@@ -29,8 +29,8 @@ INLINE void add_zeros(const struct product *p, const struct place *at, const flo
                       __m512 *total, const int ROWS) {
     const struct tiled_chunk *chunk = &p->chunks[at->chunk];
     const __m512 scale = _mm512_load_ps(p->panel->scales[at->tile][at->piece]);
-    const __m512 zero = _mm512_sub_ps(_mm512_load_ps(p->panel->zeros[at->tile][at->piece]),
-                                      _mm512_set1_ps(128));
+    const __m512 zero =
+        _mm512_sub_ps(_mm512_load_ps(p->panel->zeros[at->tile][at->piece]), _mm512_set1_ps(128));
     const float *x = chunk->sums + (int64_t)p->panel->pieces[at->piece].segment * chunk->rows;
     UNROLL for (int r = 0; r < ROWS; r++) {
         __m512 centred = _mm512_fnmadd_ps(zero, _mm512_set1_ps(x[r]), sum_of(sums, r));
@@ -88,6 +88,7 @@ const struct tiled_class amx_int8 = {.x_octet_bytes = OCTET,
                                      .step_octets = INT8_STEP,
                                      .few = &avx512_int8,
                                      .few_rows = 3,
+                                     .few_types = UINT32_MAX,
                                      .read_row = read_row,
                                      .pack_row = amx_pack_int8,
                                      .compute_all = compute};

@@ -58,7 +58,7 @@ struct product {
     const struct panel *panel;
     const struct tiled_chunk *chunks; /* with equally many rows */
     int32_t count;
-    int64_t x_begin;                              /* of the panel's first step in packed x */
+    int64_t x_begin;                             /* of the panel's first step in packed x */
     float (*totals)[BUNDLE][TILE_ROWS * TILE_N]; /* of each chunk */
 };
 
@@ -71,11 +71,11 @@ struct runs;
 
 /** What differs between classes. */
 struct amx_class {
-    int32_t step; /* octets */
+    int32_t step;        /* octets */
     int32_t octet_bytes; /* of a row of x */
     int32_t parts;       /* of x */
     int32_t piece_steps; /* of a piece at most */
-    bool scaled;   /* rows of x have scales */
+    bool scaled;         /* rows of x have scales */
     /** Unpack the codes of a panel's pieces, tiles of one bundle. */
     void (*unpack)(const struct tiled_work *work, const struct runs *runs, struct panel *panel);
     /** For up to 1, 4, 8 and 16 rows. */
@@ -92,6 +92,9 @@ float amx_pack_bf16(const struct tiled_bound *bound, float *x, const kry_linear 
 /** As exact sums of two bf16, one step of each in turn. */
 float amx_pack_bf16x2(const struct tiled_bound *bound, float *x, const kry_linear *linear,
                       int32_t row, int32_t rows, void *packed, float *sums);
+/** As the two parts in f32, those of an octet in turn: [octets][2][8 fields]; one row alone. */
+float amx_pack_f32x2(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                     int32_t row, int32_t rows, void *packed, float *sums);
 /** As int8 a token. */
 float amx_pack_int8(const struct tiled_bound *bound, float *x, const kry_linear *linear,
                     int32_t row, int32_t rows, void *packed, float *sums);
@@ -99,5 +102,7 @@ float amx_pack_int8(const struct tiled_bound *bound, float *x, const kry_linear 
 extern const struct tiled_class amx_bf16;
 extern const struct tiled_class amx_bf16x2;
 extern const struct tiled_class amx_int8;
+extern const struct tiled_class amx_row_of_bf16; /* for m = 1, see few.c */
+extern const struct tiled_class amx_row_of_f16;
 
 #endif

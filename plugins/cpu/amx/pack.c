@@ -33,9 +33,9 @@ static void put_pairs(const u32x8 *octet, uint8_t *to) {
 
 /* The same for the four octets of a step. */
 INLINE void put_step(__m512i first, __m512i second, uint8_t *to) {
-    const __m512i odd = _mm512_set_epi16(63, 59, 55, 51, 61, 57, 53, 49, 47, 43, 39, 35, 45, 41, 37,
-                                         33, 31, 27, 23, 19, 29, 25, 21, 17, 15, 11, 7, 3, 13, 9,
-                                         5, 1);
+    const __m512i odd =
+        _mm512_set_epi16(63, 59, 55, 51, 61, 57, 53, 49, 47, 43, 39, 35, 45, 41, 37, 33, 31, 27, 23,
+                         19, 29, 25, 21, 17, 15, 11, 7, 3, 13, 9, 5, 1);
     _mm512_storeu_si512(to, _mm512_permutex2var_epi16(first, odd, second));
 }
 
@@ -82,6 +82,20 @@ float amx_pack_bf16x2(const struct tiled_bound *bound, float *x, const kry_linea
     return pack_bf16(bound, x, linear, row, rows, packed, 2);
 }
 
+float amx_pack_f32x2(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                     int32_t row, int32_t rows, void *packed, float *sums) {
+    (void)linear, (void)row, (void)rows, (void)sums;
+    u32x8 *to = packed;
+    for (int64_t i = 0; i < bound->segment_count; i++)
+        for (int32_t o = 0; o < bound->segments[i].octet_count; o++, to += 2) {
+            f32x8 octet;
+            gather(bound, &bound->segments[i], o, x, &octet);
+            octet = __builtin_shufflevector(octet, octet, 0, 4, 1, 5, 2, 6, 3, 7);
+            split_octet(&octet, &to[0], &to[1]);
+        }
+    return 1.0f;
+}
+
 float amx_pack_int8(const struct tiled_bound *bound, float *x, const kry_linear *linear,
                     int32_t row, int32_t rows, void *packed, float *sums) {
     const int32_t step = tiled_step(INT8_STEP, linear);
@@ -95,8 +109,8 @@ float amx_pack_int8(const struct tiled_bound *bound, float *x, const kry_linear 
         for (const int32_t end = whole_octets(bound, s, step, INT8_STEP); begin < end;
              begin += step, at.to += at.next)
             for (int32_t k = 0; k < TILE_BYTES; k += TILE_N) {
-                __m512i q = _mm512_cvtps_epi32(
-                    _mm512_loadu_ps(x + s->column_begin + begin * OCTET + k));
+                __m512i q =
+                    _mm512_cvtps_epi32(_mm512_loadu_ps(x + s->column_begin + begin * OCTET + k));
                 vector = _mm512_add_epi32(vector, q);
                 _mm_storeu_si128((__m128i_u *)(at.to + k), _mm512_cvtepi32_epi8(q));
             }

@@ -63,5 +63,5 @@ static const kry_plugin plugin = {.struct_size = sizeof(kry_plugin),
                                   .kernel_count = sizeof kernels / sizeof kernels[0],
                                   .error_message = error_message};
 
-KRY_PLUGIN(cpu_amx, KERNELRY_VERSION, &plugin,
-           KRY_CPU_AVX512 | KRY_CPU_AMX_INT8 | KRY_CPU_AMX_BF16, KRY_PLATFORM("cpu", 400));
+KRY_PLUGIN(cpu_amx, KERNELRY_VERSION, &plugin, KRY_CPU_AVX512 | KRY_CPU_AMX_INT8 | KRY_CPU_AMX_BF16,
+           KRY_PLATFORM("cpu", 400));

@@ -74,13 +74,13 @@ static struct tiled_chunk chunk_of(const struct pass *p, int32_t i) {
     int32_t packed = tiled_rows_up(p->chunk_rows);
     int64_t before = (int64_t)i * packed;
     int64_t left = p->rows - first;
-    return (struct tiled_chunk){
-        .x = scratch + before * p->at.octets * p->class->x_octet_bytes,
-        .sums = (float *)(scratch + p->at.sums_at) + before * p->bound->segment_count,
-        .scales = (float *)(scratch + p->at.scales_at) + before,
-        .row = p->row_begin + first,
-        .rows = packed,
-        .used = left < p->chunk_rows ? (int32_t)left : p->chunk_rows};
+    return (struct tiled_chunk){.x = scratch + before * p->at.octets * p->class->x_octet_bytes,
+                                .sums = (float *)(scratch + p->at.sums_at) +
+                                        before * p->bound->segment_count,
+                                .scales = (float *)(scratch + p->at.scales_at) + before,
+                                .row = p->row_begin + first,
+                                .rows = packed,
+                                .used = left < p->chunk_rows ? (int32_t)left : p->chunk_rows};
 }
 
 /* Every PACKERS-th row of a chunk, so that few rows have several threads, too. */
@@ -133,7 +133,7 @@ static void divide(struct pass *p, const kry_host *host) {
 
 kry_status tiled_apply(const struct tiled_class *class, const kry_binding *binding,
                        const kry_apply_args *args) {
-    if (args->m <= class->few_rows)
+    if (args->m <= class->few_rows && class->few_types >> binding->linear->weight_type & 1)
         class = class->few;
     struct pass p = {.class = class,
                      .bound = binding->bound,

@@ -21,7 +21,7 @@ typedef int16_t i16x8 __attribute__((vector_size(16)));
 
 /* The eight columns of octet o of a segment, zero where there is none. */
 static inline void gather(const struct tiled_bound *bound, const struct tiled_segment *s, int32_t o,
-                   const float *x, f32x8 *out) {
+                          const float *x, f32x8 *out) {
     int32_t left = s->column_count - o * OCTET;
     if (bound->order != NULL) {
         const int32_t *k = bound->order + (int64_t)(s->octet_begin + o) * OCTET;

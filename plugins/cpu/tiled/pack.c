@@ -50,8 +50,8 @@ INLINE void put_f32(const f32x8 *octet, int32_t rows, uint32_t *to) {
     put_words(&fields, OCTET, rows, to);
 }
 
-float tiled_pack_f32(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
-                     int32_t rows, void *packed, float *sums) {
+float tiled_pack_f32(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                     int32_t row, int32_t rows, void *packed, float *sums) {
     (void)linear;
     return pack_floats(bound, x, row, rows, packed, sums, OCTET, put_f32);
 }
@@ -69,8 +69,8 @@ INLINE void put_bf16(const f32x8 *octet, int32_t rows, uint32_t *to) {
     put_pairs(&bits, rows, to);
 }
 
-float tiled_pack_bf16(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
-                      int32_t rows, void *packed, float *sums) {
+float tiled_pack_bf16(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                      int32_t row, int32_t rows, void *packed, float *sums) {
     (void)linear;
     return pack_floats(bound, x, row, rows, packed, sums, OCTET / 2, put_bf16);
 }
@@ -82,8 +82,8 @@ INLINE void put_bf16x2(const f32x8 *octet, int32_t rows, uint32_t *to) {
     put_pairs(&second, 2 * rows, to + rows);
 }
 
-float tiled_pack_bf16x2(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
-                        int32_t rows, void *packed, float *sums) {
+float tiled_pack_bf16x2(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                        int32_t row, int32_t rows, void *packed, float *sums) {
     (void)linear;
     return pack_floats(bound, x, row, rows, packed, sums, OCTET, put_bf16x2);
 }
@@ -170,8 +170,8 @@ INLINE void put_int8(const i32x8 *octet, int32_t rows, uint32_t *to) {
     put_words(&bytes, 2, rows, to);
 }
 
-float tiled_pack_int8(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
-                      int32_t rows, void *packed, float *sums) {
+float tiled_pack_int8(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                      int32_t row, int32_t rows, void *packed, float *sums) {
     return pack_integers(bound, x, linear, row, rows, packed, sums, 2, put_int8);
 }
 
@@ -181,7 +181,7 @@ INLINE void put_int16(const i32x8 *octet, int32_t rows, uint32_t *to) {
     put_words(&pairs, 4, rows, to);
 }
 
-float tiled_pack_int16(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
-                       int32_t rows, void *packed, float *sums) {
+float tiled_pack_int16(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                       int32_t row, int32_t rows, void *packed, float *sums) {
     return pack_integers(bound, x, linear, row, rows, packed, sums, OCTET / 2, put_int16);
 }

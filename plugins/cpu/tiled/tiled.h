@@ -57,15 +57,17 @@ struct tiled_class {
     /** Octets that are packed and multiplied as one step, the last step of a segment filled up with
      *  zeros: a power of two, at most SEGMENT_OCTETS; 0 as 1. See tiled_step. */
     int32_t step_octets;
-    /** Another class that gives the same bits, for applies of up to so many rows; or NULL. */
+    /** Another class that gives the same bits, for applies of up to so many rows to weights of
+     * these types (bits 1 << KRY_WEIGHT_*); or NULL. */
     const struct tiled_class *few;
     int64_t few_rows;
+    uint32_t few_types;
     /** Convert a row of x to f32. */
     void (*read_row)(const void *x, uint32_t type, int64_t count, float *out);
     /** Pack one converted row into the chunk at place `row`; returns the row's
      *  scale (1 where x is not quantized). May overwrite x. */
-    float (*pack_row)(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
-                      int32_t rows, void *packed, float *sums);
+    float (*pack_row)(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                      int32_t row, int32_t rows, void *packed, float *sums);
     /** Compute tiles [begin, end) of the work and store them in y. */
     void (*compute)(const struct tiled_work *work, int64_t tile_begin, int64_t tile_end);
     /** Or the same for all chunks of a pass, which have equally many rows. */
@@ -100,20 +102,20 @@ int64_t tiled_can_implement(const kry_linear *linear, kry_refusal *refusal);
 float tiled_quantize_row(float *x, int64_t in_features);
 
 /** pack_row for x as f32: [octets][8 fields][rows] of f32. */
-float tiled_pack_f32(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
-                     int32_t rows, void *packed, float *sums);
+float tiled_pack_f32(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                     int32_t row, int32_t rows, void *packed, float *sums);
 /** As bf16 pairs: [octets][4][rows] of u32, field i in the low half, i + 4 in the high one. */
-float tiled_pack_bf16(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
-                      int32_t rows, void *packed, float *sums);
+float tiled_pack_bf16(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                      int32_t row, int32_t rows, void *packed, float *sums);
 /** As exact sums of two bf16 (x came from f16): [octets][4][2 parts][rows] of u32. */
-float tiled_pack_bf16x2(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
-                        int32_t rows, void *packed, float *sums);
+float tiled_pack_bf16x2(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                        int32_t row, int32_t rows, void *packed, float *sums);
 /** As int8 a token: [octets][2][rows] of 4 bytes, columns 0-3 and 4-7. */
-float tiled_pack_int8(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
-                      int32_t rows, void *packed, float *sums);
+float tiled_pack_int8(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                      int32_t row, int32_t rows, void *packed, float *sums);
 /** As pairs of i16: [octets][4][rows] of 4 bytes, columns 0 and 2, 1 and 3, 4 and 6, 5 and 7. */
-float tiled_pack_int16(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
-                       int32_t rows, void *packed, float *sums);
+float tiled_pack_int16(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                       int32_t row, int32_t rows, void *packed, float *sums);
 
 /**
  * Define the function compute of a class whose micro-kernels are the inline function BLOCK(work,
