@@ -286,7 +286,7 @@ static kry_status measure_device_limits(struct meeting *meeting) {
 /** Measure every way to a limit that this processor has, in turn. */
 static kry_status measure_limits(struct meeting *meeting) {
     struct race_row *row = &meeting->limits;
-    uint64_t features = meeting->device.cpu_features;
+    uint64_t features = limits_permitted(meeting->device.cpu_features);
     row->entries = meeting->limit_entries;
     kry_status status = KRY_OK;
     for (int kind = 0; kind < LIMIT_KINDS; kind++)

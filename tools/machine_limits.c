@@ -178,7 +178,7 @@ kry_status limits_create(struct crew *crew, uint64_t cpu_features, uint64_t read
     if (limits == NULL)
         return kry_error_set(KRY_E_MEMORY, "out of memory");
     limits->crew = crew;
-    limits->cpu_features = cpu_features;
+    limits->cpu_features = limits_permitted(cpu_features);
     kry_status status = map_shares(limits, read_bytes);
     if (status != KRY_OK) {
         limits_destroy(&limits);

@@ -39,6 +39,9 @@ struct limit {
 extern const struct limit limits_x86[];
 extern const size_t limits_x86_count;
 
+/** Of a processor's features those that this process may use: it asks the system for AMX tiles. */
+uint64_t limits_permitted(uint64_t cpu_features);
+
 /** All ways that are compiled in, one an index; NULL past the last. */
 const struct limit *limits_way(size_t index);
 

@@ -5,11 +5,16 @@
  * compute   12 sums in registers 0 to 11, each on its own: enough for a latency of 4 (5, 6)
  *           at 2 (2, 2) instructions a cycle. Factors in 12 to 15, loaded from numbers that look
  *           like real ones, since registers that hold zeros draw less power than a kernel's do.
+ * tiles     4 sums, two tiles of factors for each side.
  * read      8 loads an iteration; the variants differ in how far ahead they prefetch.
  */
 #include "machine_limits.h"
 
 #if defined(__x86_64__)
+
+#include <stdbool.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 enum { ZMM_BYTES = 64, YMM_BYTES = 32, SUMS = 12, LOADS = 8 };
 
@@ -32,17 +37,17 @@ static const float factors[64] __attribute__((aligned(64))) = {
 #define CLEAR_ONE(XOR, R, I) XOR " %%" R I ", %%" R I ", %%" R I "\n\t"
 #define CLEAR(XOR, R)                                                                              \
     CLEAR_ONE(XOR, R, "0")                                                                         \
-    CLEAR_ONE(XOR, R, "1") CLEAR_ONE(XOR, R, "2") CLEAR_ONE(XOR, R, "3") CLEAR_ONE(XOR, R, "4")    \
-        CLEAR_ONE(XOR, R, "5") CLEAR_ONE(XOR, R, "6") CLEAR_ONE(XOR, R, "7")                       \
-            CLEAR_ONE(XOR, R, "8") CLEAR_ONE(XOR, R, "9") CLEAR_ONE(XOR, R, "10")                  \
-                CLEAR_ONE(XOR, R, "11")
+    CLEAR_ONE(XOR, R, "1")                                                                         \
+    CLEAR_ONE(XOR, R, "2") CLEAR_ONE(XOR, R, "3") CLEAR_ONE(XOR, R, "4") CLEAR_ONE(XOR, R, "5")    \
+        CLEAR_ONE(XOR, R, "6") CLEAR_ONE(XOR, R, "7") CLEAR_ONE(XOR, R, "8")                       \
+            CLEAR_ONE(XOR, R, "9") CLEAR_ONE(XOR, R, "10") CLEAR_ONE(XOR, R, "11")
 #define EVEN(OP, R, I) OP " %%" R "13, %%" R "12, %%" R I "\n\t"
 #define ODD(OP, R, I) OP " %%" R "15, %%" R "14, %%" R I "\n\t"
 #define TWELVE(OP, R)                                                                              \
     EVEN(OP, R, "0")                                                                               \
-    ODD(OP, R, "1") EVEN(OP, R, "2") ODD(OP, R, "3") EVEN(OP, R, "4") ODD(OP, R, "5")              \
-        EVEN(OP, R, "6") ODD(OP, R, "7") EVEN(OP, R, "8") ODD(OP, R, "9") EVEN(OP, R, "10")        \
-            ODD(OP, R, "11")
+    ODD(OP, R, "1")                                                                                \
+    EVEN(OP, R, "2") ODD(OP, R, "3") EVEN(OP, R, "4") ODD(OP, R, "5") EVEN(OP, R, "6")             \
+        ODD(OP, R, "7") EVEN(OP, R, "8") ODD(OP, R, "9") EVEN(OP, R, "10") ODD(OP, R, "11")
 
 #define REGISTERS                                                                                  \
     "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",       \
@@ -77,6 +82,38 @@ COMPUTE(int8_ymm, "avx2", "vmovups", "vpxor", "ymm", "32",
         PAIRS("0", "8") PAIRS("1", "9") PAIRS("2", "10") PAIRS("3", "11") PAIRS("4", "8")
             PAIRS("5", "9") PAIRS("6", "10") PAIRS("7", "11"))
 enum { PAIRED_SUMS = 8 };
+
+/* ---- tiles --------------------------------------------------------------------------- */
+
+/* Eight tiles of 16 rows of 64 bytes; 0 to 3 are sums, which are no fewer than it takes. */
+static const struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} eight_tiles = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+
+#define TILE_LOAD(I) "tileloadd (%[factors],%[stride],1), %%tmm" I "\n\t"
+/* Rows of factors overlap: 64 bytes each, 8 farther each, so that all are read. */
+#define TILES(NAME, TARGET, OP)                                                                    \
+    __attribute__((target(TARGET))) static void NAME(uint64_t iterations) {                        \
+        __asm__ volatile(                                                                          \
+            "ldtilecfg %[tiles]\n\t"                                                               \
+            "tilezero %%tmm0\n\ttilezero %%tmm1\n\t"                                               \
+            "tilezero %%tmm2\n\ttilezero %%tmm3\n\t" TILE_LOAD("4") TILE_LOAD("5") TILE_LOAD("6")  \
+                TILE_LOAD("7") ".p2align 6\n\t"                                                    \
+                               "1:\n\t" OP " %%tmm6, %%tmm4, %%tmm0\n\t" OP " %%tmm7, %%tmm4, "    \
+                               "%%tmm1\n\t" OP " %%tmm6, %%tmm5, %%tmm2\n\t" OP                    \
+                               " %%tmm7, %%tmm5, "                                                 \
+                               "%%tmm3\n\tdecq %[left]\n\t"                                        \
+                               "jnz 1b\n\t"                                                        \
+                               "tilerelease\n\t"                                                   \
+            : [left] "+r"(iterations)                                                              \
+            : [factors] "r"(factors), [stride] "r"(INT64_C(8)), [tiles] "m"(eight_tiles)           \
+            : "cc", "memory");                                                                     \
+    }
+TILES(bf16_tiles, "amx-tile,amx-bf16", "tdpbf16ps")
+TILES(int8_tiles, "amx-tile,amx-int8", "tdpbssd")
+enum { TILE_SUMS = 4, TILE_LANES = 16 * 16, TILE_BYTES = 64 };
 
 /* ---- reading ------------------------------------------------------------------------- */
 
@@ -128,6 +165,10 @@ const struct limit limits_x86[] = {
     {LIMIT_F32, "avx2 vfmadd231ps", AVX2, SUMS * 8 * 2, f32_ymm, NULL},
     {LIMIT_BF16, "avx512 vdpbf16ps", AVX512 | KRY_CPU_AVX512_BF16, SUMS * 16 * 2 * 2, bf16_zmm,
      NULL},
+    {LIMIT_BF16, "amx tdpbf16ps", KRY_CPU_AMX_BF16, TILE_SUMS *TILE_LANES *TILE_BYTES / 2 * 2,
+     bf16_tiles, NULL},
+    {LIMIT_INT8, "amx tdpbssd", KRY_CPU_AMX_INT8, TILE_SUMS *TILE_LANES *TILE_BYTES * 2, int8_tiles,
+     NULL},
     {LIMIT_INT8, "avx512 vpdpbusd", AVX512 | KRY_CPU_AVX512_VNNI, SUMS * 16 * 4 * 2, int8_zmm,
      NULL},
     {LIMIT_INT8, "avx2 vpdpbusd", AVX2 | KRY_CPU_AVX_VNNI, SUMS * 8 * 4 * 2, int8_ymm_vnni, NULL},
@@ -136,7 +177,17 @@ const struct limit limits_x86[] = {
 };
 const size_t limits_x86_count = sizeof limits_x86 / sizeof limits_x86[0];
 
+uint64_t limits_permitted(uint64_t cpu_features) {
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    const uint64_t tiles = KRY_CPU_AMX_BF16 | KRY_CPU_AMX_INT8;
+    bool permitted = (cpu_features & tiles) != 0 &&
+                     syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+    return permitted ? cpu_features : cpu_features & ~tiles;
+}
+
 #else
+
+uint64_t limits_permitted(uint64_t cpu_features) { return cpu_features; }
 
 const struct limit limits_x86[] = {{0}};
 const size_t limits_x86_count = 0;
