@@ -89,8 +89,8 @@ static float pack_scaled(const struct tiled_bound *bound, float *x, const kry_li
     return 1.0f;
 }
 
-static float pack_row(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
-                      int32_t rows, void *packed, float *sums) {
+static float pack_row(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                      int32_t row, int32_t rows, void *packed, float *sums) {
     return pack_in_step(&u4_functions, pack_scaled, bound, x, linear, row, rows, packed, sums);
 }
 

@@ -108,13 +108,12 @@ INLINE void u8(const struct step *step, const int ROWS, const int TILES) {
 STEP_FUNCTIONS_5(u4, OCTET)
 STEP_FUNCTIONS_6(u8, OCTET * 2)
 
-static float pack_row(const struct tiled_bound *bound, float *x, const kry_linear *linear, int32_t row,
-                      int32_t rows, void *packed, float *sums) {
+static float pack_row(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                      int32_t row, int32_t rows, void *packed, float *sums) {
     if (bound->shape.octet_bytes == WORD_BYTES)
-        return pack_in_step(&u4_functions, tiled_pack_int8, bound, x, linear, row, rows,
-                            packed, sums);
-    return pack_in_step(&u8_functions, tiled_pack_int16, bound, x, linear, row, rows, packed,
-                        sums);
+        return pack_in_step(&u4_functions, tiled_pack_int8, bound, x, linear, row, rows, packed,
+                            sums);
+    return pack_in_step(&u8_functions, tiled_pack_int16, bound, x, linear, row, rows, packed, sums);
 }
 
 static void compute(const struct tiled_work *work, int64_t tile_begin, int64_t tile_end) {
