@@ -67,6 +67,15 @@ INLINE bool advance(struct place *at, const struct panel *panel) {
     return true;
 }
 
+/* Fetch codes while tiles are multiplied: the first chunk does it for all, a share with each piece,
+ * line after line, so that the processor sees one stream. Many at once would wait for each other.
+ */
+INLINE const uint8_t *fetch_codes(const uint8_t *from, int64_t bytes) {
+    for (const uint8_t *end = from + bytes; from < end; from += 64)
+        _mm_prefetch((const char *)from, _MM_HINT_T0);
+    return from;
+}
+
 /* Define NAME_1, NAME_4, NAME_8 and NAME_16, products of up to so many rows. ADD(product, place,
  * sums, total, ROWS) adds the sums of a piece to totals; that is done three pieces later, so that
  * nothing waits for a tile. */
@@ -77,10 +86,13 @@ INLINE bool advance(struct place *at, const struct panel *panel) {
         const int64_t step_bytes = (int64_t)panel->step * (TILE_BYTES / NAME##_STEP);              \
         const int64_t x_step = p->chunks[0].rows * step_bytes, w_step = TILE_ROWS * step_bytes;    \
         const uint8_t *x = (const uint8_t *)p->chunks[0].x + p->x_begin, *w = panel->weights[0];   \
+        const uint8_t *ahead = p->ahead;                                                           \
         struct place next = {0, 0, 0}, done = {0, 0, 0};                                           \
         __m512 total[ROWS];                                                                        \
         int32_t left = p->count * panel->tiles * panel->count;                                     \
         for (uint32_t i = 0; left > -BEHIND; i++, left--) {                                        \
+            if (left > 0 && next.chunk == 0)                                                       \
+                ahead = fetch_codes(ahead, panel->pieces[next.piece].octet_count * p->code_bytes); \
             switch (i % SUMS) {                                                                    \
             case 0:                                                                                \
                 PIECE(DOT, PARTS, 0, 3, 4, 6, 5, 7);                                               \
@@ -132,12 +144,12 @@ INLINE __m512i zero_bytes(const struct runs *runs, int t, int32_t group) {
 INLINE void unpack_panel(const struct tiled_work *work, const struct runs *runs,
                          struct panel *panel, unpack_octet *unpack, const int CODE_BYTES,
                          const int ROW_BYTES) {
-    enum { BYTES_AHEAD = 8192 };
     int64_t place = 0;
     for (int32_t i = 0; i < panel->count; i++) {
         const struct piece *piece = &panel->pieces[i];
         const int32_t group = work->bound->segments[piece->segment].group;
         __m512i zero[BUNDLE];
+        fetch_groups(runs, group, BUNDLE);
         for (int32_t t = 0; t < panel->tiles; t++) {
             _mm512_store_ps(panel->scales[t][i], scales_of(runs, t, group));
             _mm512_store_ps(panel->zeros[t][i], zeros_of(runs, t, group));
@@ -148,9 +160,6 @@ INLINE void unpack_panel(const struct tiled_work *work, const struct runs *runs,
         for (int32_t o = 0; o < piece->octet_count; o++, codes += runs->octet_step)
             for (int32_t t = 0; t < panel->tiles; t++) {
                 const uint8_t *at = codes + t * CODE_BYTES;
-                _mm_prefetch((const char *)at + BYTES_AHEAD, _MM_HINT_T0);
-                if (CODE_BYTES == 128)
-                    _mm_prefetch((const char *)at + BYTES_AHEAD + 64, _MM_HINT_T0);
                 unpack(at, zero[t], panel->weights[t] + (place + o) * ROW_BYTES);
             }
         for (int64_t o = piece->octet_count; o < octets; o++)

@@ -72,6 +72,7 @@ static void store(const struct tiled_work *work, const struct tiled_chunk *chunk
         }
 }
 
+/* Compute tiles of one bundle for all chunks. */
 static void compute_tiles(const struct amx_class *class, const struct tiled_work *work,
                           const struct tiled_chunk *chunks, int32_t count, int64_t tile,
                           struct task *task) {
@@ -84,13 +85,17 @@ static void compute_tiles(const struct amx_class *class, const struct tiled_work
     memset(task->totals, 0, (size_t)count * sizeof task->totals[0]);
     for (int32_t steps; (steps = next_pieces(work->bound, class->piece_steps, &at, panel)) > 0;
          done += steps) {
+        const struct piece *last = &panel->pieces[panel->count - 1];
         class->unpack(work, &runs, panel);
         class->multiply[variant](
             &(struct product){.panel = panel,
                               .chunks = chunks,
                               .count = count,
                               .x_begin = done * class->parts * rows * step_bytes,
-                              .totals = task->totals},
+                              .totals = task->totals,
+                              .ahead = runs.codes +
+                                       (last->octet_begin + last->octet_count) * runs.octet_step,
+                              .code_bytes = work->bound->shape.octet_bytes},
             &task->sums);
     }
     for (int32_t c = 0; c < count; c++)

@@ -87,7 +87,7 @@ static void compute(const struct tiled_work *work, const struct tiled_chunk *chu
 const struct tiled_class amx_int8 = {.x_octet_bytes = OCTET,
                                      .step_octets = INT8_STEP,
                                      .few = &avx512_int8,
-                                     .few_rows = 3,
+                                     .few_rows = 6,
                                      .few_types = UINT32_MAX,
                                      .read_row = read_row,
                                      .pack_row = amx_pack_int8,

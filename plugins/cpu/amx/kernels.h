@@ -60,6 +60,8 @@ struct product {
     int32_t count;
     int64_t x_begin;                             /* of the panel's first step in packed x */
     float (*totals)[BUNDLE][TILE_ROWS * TILE_N]; /* of each chunk */
+    const uint8_t *ahead; /* codes that are unpacked next, to be fetched meanwhile */
+    int32_t code_bytes;   /* of an octet of a tile */
 };
 
 /** The sums of a piece, written by tiles and read by vectors. */
