@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/** A block tile that gpu.cu has entries for. */
+/** A block tile that gpu.cu has entries for. The clocks were measured on an H100, see
+ *  bench/gpu/NOTES.md. */
 struct wide_shape {
     int32_t rows;
     int32_t panels;
@@ -16,17 +17,23 @@ struct wide_shape {
     int32_t resident;  /* blocks of a multiprocessor */
     int32_t stages[2]; /* of 4 bits, and of 8 */
     int32_t chunk;
+    int32_t tile; /* clocks of an output tile's begin and end, */
+    int32_t join; /* of each block of a cluster that shares it, */
+    int32_t unit; /* and of a stage, 4 bits */
+    double unit8; /* a stage of 8 bits over one of 4 */
 };
 
 static const struct wide_shape shapes[] = {
-    {8, 2, 256, 288, 2, {8, 5}, 1},   {16, 2, 256, 288, 2, {6, 4}, 2},
-    {32, 4, 512, 640, 1, {6, 4}, 4},  {64, 4, 512, 640, 1, {4, 3}, 8},
-    {128, 4, 256, 384, 1, {3, 2}, 4}, {256, 2, 256, 384, 1, {3, 2}, 0},
+    {8, 2, 256, 288, 2, {8, 5}, 1, 2500, 700, 816, 1.9},
+    {16, 2, 256, 288, 2, {6, 4}, 2, 2500, 800, 870, 1.9},
+    {32, 4, 512, 640, 1, {6, 4}, 4, 4600, 0, 1400, 1.4},
+    {64, 4, 512, 640, 1, {4, 3}, 8, 6600, 0, 1830, 1.4},
+    {128, 4, 256, 384, 1, {3, 2}, 4, 11800, 2700, 2390, 1.3},
+    {256, 2, 256, 384, 1, {3, 2}, 0, 8900, 0, 2260, 1.3},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes, STAGE_TILES = 2 };
 
 static int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
-static double larger(double a, double b) { return a > b ? a : b; }
 
 static uint32_t shared_bytes_of(const struct wide_shape *s, int32_t bits) {
     int32_t stages = s->stages[bits / 8];
@@ -70,19 +77,17 @@ struct wide_candidate {
     double cost;
 };
 
-static double cost_of(const struct gpu_layout *layout, const struct wide_candidate *c) {
+static double cost_of(const struct gpu_facts *facts, const struct gpu_layout *layout,
+                      const struct wide_candidate *c) {
     const struct wide_shape *s = c->shape;
-    int64_t tiles = (int64_t)c->m_blocks * c->n_blocks;
-    double rounds = (double)gpu_ceil_div(tiles, c->clusters);
-    double places =
-        (double)gpu_ceil_div(gpu_ceil_div(layout->k_tiles, STAGE_TILES), c->cluster) * STAGE_TILES;
-    double codes = s->panels * 512.0 * layout->bits;
-    double memory = codes / 16, cache = (codes + s->rows * 128) / 32;
-    double matrix = s->panels * larger(2.0 * s->rows, 32), issue = s->panels * 90;
-    double unit = larger(larger(memory, cache), larger(matrix, issue)) * s->resident;
-    unit = larger(unit, 350);
-    return rounds * (places * unit + 1200) + 3000 +
-           (c->cluster > 1 ? rounds * s->rows * s->panels / 4.0 * 20 + 1500 : 0);
+    double rounds = (double)gpu_ceil_div((int64_t)c->m_blocks * c->n_blocks, c->clusters);
+    double stages = (double)gpu_ceil_div(gpu_ceil_div(layout->k_tiles, STAGE_TILES), c->cluster);
+    double multiprocessors = facts->multiprocessors != 0 ? facts->multiprocessors : 132;
+    double crowd = (double)c->clusters * c->cluster / multiprocessors;
+    double unit = s->unit * (layout->bits == 4 ? 1 : s->unit8);
+    if (crowd > 1) /* blocks that share a multiprocessor slow each other down */
+        unit *= 1 + 0.25 * (crowd - 1);
+    return rounds * (s->tile + (c->cluster > 1 ? c->cluster * s->join : 0) + stages * unit);
 }
 
 static bool candidate_of(const struct gpu_facts *facts, const struct gpu_layout *layout,
@@ -102,7 +107,7 @@ static bool candidate_of(const struct gpu_facts *facts, const struct gpu_layout 
         (s->chunk == 0 || gpu_ceil_div(layout->k_tiles, STAGE_TILES) < c->cluster ||
          c->clusters < 1))
         return false;
-    c->cost = cost_of(layout, c);
+    c->cost = cost_of(facts, layout, c);
     return true;
 }
 
