@@ -99,6 +99,9 @@ struct gpu_fill_source_params {
     int32_t *source;
 };
 
+/* tile_amd.h: waves of a block, and bytes of a row of x in shared memory. */
+enum { GPU_AMD_WAVES = 4, GPU_AMD_PITCH = GPU_TILE_K * 2 + 16 };
+
 /* Block tiles of those that put weights in order, see turn.h and repack.h. */
 enum {
     GPU_PREPARE_THREADS = 256, /* of a block */

@@ -13,7 +13,7 @@
 
 /** A block tile that gpu.cu has entries for. */
 struct block_shape {
-    int32_t kernel; /* STREAM, TILE, PLAIN */
+    int32_t kernel; /* STREAM, TILE, AMD_TILE, PLAIN */
     int32_t n;      /* output features; stream.h: of waves_n waves */
     int32_t m;      /* rows */
     int32_t threads;
@@ -27,7 +27,7 @@ struct block_shape {
     int32_t busy;     /* clocks of a unit on a full multiprocessor, 4 bits */
     int32_t alone;    /* clocks of a unit for those who wait for nobody but themselves */
 };
-enum { PLAIN, STREAM, TILE };
+enum { PLAIN, STREAM, TILE, AMD_TILE };
 
 #define STREAM_WAVES(features_, blocks_, groups_, stages_, stages8_, resident_, waves_, busy_,     \
                      alone_)                                                                       \
@@ -45,6 +45,12 @@ enum { PLAIN, STREAM, TILE };
     {                                                                                              \
         .kernel = TILE, .n = n_, .m = m_, .threads = threads_, .groups = groups_, .stages = 4,     \
         .stages8 = 4, .resident = resident_, .busy = busy_, .alone = alone_                        \
+    }
+
+#define AMD(n_, m_, threads_, resident_, busy_, alone_)                                            \
+    {                                                                                              \
+        .kernel = AMD_TILE, .n = n_, .m = m_, .threads = threads_, .resident = resident_,          \
+        .busy = busy_, .alone = alone_                                                             \
     }
 
 /* The clocks were measured on an H200, see bench/gpu/NOTES.md. A unit is a k tile of 16 features
@@ -67,6 +73,10 @@ static const struct block_shape shapes[] = {
     TILE(256, 128, 256, 1, 1, 2800, 2800),
     TILE(128, 32, 128, 4, 3, 520, 770),
     TILE(128, 128, 128, 4, 2, 1480, 2000),
+    AMD(64, 16, 256, 4, 400, 900), /* not measured; in waves of 64 and of 32 */
+    AMD(128, 64, 256, 2, 1900, 3000),
+    AMD(64, 16, 128, 4, 400, 900),
+    AMD(64, 64, 128, 2, 1000, 1600),
     {.kernel = PLAIN, .n = 16, .m = 8, .threads = 256, .resident = 4, .busy = 3000, .alone = 3000},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
@@ -103,11 +113,12 @@ static int32_t tiles_at_once(const struct block_shape *s, int32_t threads) {
 }
 
 static uint32_t family_of(const kry_device *device) {
-    if (strcmp(device->platform, "cuda") != 0)
-        return GPU_FAMILY_PLAIN;
-    if (device->arch_number == 90)
-        return GPU_FAMILY_WGMMA;
-    return device->arch_number < 80 ? GPU_FAMILY_MMA_F16 : GPU_FAMILY_MMA;
+    uint32_t arch = device->arch_number;
+    if (strcmp(device->platform, "cuda") == 0)
+        return arch == 90 ? GPU_FAMILY_WGMMA : arch < 80 ? GPU_FAMILY_MMA_F16 : GPU_FAMILY_MMA;
+    if (arch == 0x90a || arch == 0x942 || arch == 0x950)
+        return GPU_FAMILY_MFMA;
+    return arch >> 8 == 0x11 || arch >> 8 == 0x12 ? GPU_FAMILY_WMMA : GPU_FAMILY_PLAIN;
 }
 
 struct gpu_facts gpu_facts_of(const kry_device *device) {
@@ -137,15 +148,15 @@ static int32_t groups_of_tile(const struct gpu_layout *layout) {
 static uint32_t shape_shared_bytes(const struct block_shape *s, int32_t threads, int32_t bits) {
     if (s->kernel == PLAIN)
         return (uint32_t)(threads * s->m * 4);
-    int32_t stages = bits == 4 ? s->stages : s->stages8, sums;
+    int32_t stages = bits == 4 ? s->stages : s->stages8, sums = s->n * s->m * 4;
+    if (s->kernel == AMD_TILE)
+        return (uint32_t)(2 * s->m * GPU_AMD_PITCH > sums ? 2 * s->m * GPU_AMD_PITCH : sums);
     int32_t n_tiles = s->kernel == STREAM ? s->features : s->n / 16; /* of a ring or the block */
     int32_t stage = s->m * 128 + n_tiles * (128 * bits + s->groups * 48);
     if (s->kernel == STREAM) {
         stage *= threads / 32;
         sums = threads * s->features * s->blocks * 16 + 16;
-    } else {
-        sums = s->n * s->m * 4; /* y's tile, where it cannot be stored directly */
-    }
+    } /* else y's tile, where it cannot be stored directly */
     return (uint32_t)(stages * stage > sums ? stages * stage : sums);
 }
 
@@ -222,14 +233,24 @@ static double cost_of(const struct gpu_facts *facts, const struct candidate *c, 
 /** Whether the device has the kernel for the description. tile.h knows only 1 and 4 groups. */
 static bool kernel_takes(const struct gpu_facts *facts, const kry_linear *linear,
                          const struct gpu_layout *layout, const struct block_shape *s) {
-    bool matrix = facts->family == GPU_FAMILY_MMA || facts->family == GPU_FAMILY_WGMMA ||
-                  (facts->family == GPU_FAMILY_MMA_F16 && linear->x_type == KRY_TYPE_F16);
+    bool exact = needs_exact_weights(linear);
+    int32_t lanes = facts->family == GPU_FAMILY_MFMA   ? 64
+                    : facts->family == GPU_FAMILY_WMMA ? 32
+                                                       : 0;
+    bool amd = lanes != 0 && !exact;
+    bool mma = facts->family == GPU_FAMILY_MMA || facts->family == GPU_FAMILY_WGMMA ||
+               (facts->family == GPU_FAMILY_MMA_F16 && linear->x_type == KRY_TYPE_F16);
     int32_t groups = groups_of_tile(layout);
-    if (s->kernel == PLAIN || !matrix)
-        return s->kernel == PLAIN && !matrix;
-    if (s->kernel == STREAM)
-        return s->groups == groups;
-    return s->groups == (groups == 1 ? 1 : 4) && !needs_exact_weights(linear);
+    switch (s->kernel) {
+    case STREAM:
+        return mma && s->groups == groups;
+    case TILE:
+        return mma && !exact && s->groups == (groups == 1 ? 1 : 4);
+    case AMD_TILE:
+        return amd && s->threads == GPU_AMD_WAVES * lanes;
+    default:
+        return !mma && !amd;
+    }
 }
 
 /** Fill candidate `index` for a run of `rows` rows; false where it does not fit. */
@@ -275,6 +296,9 @@ static void plan_words(const kry_linear *linear, const struct gpu_layout *layout
     } else if (s->kernel == STREAM) {
         snprintf(out->main.entry, size, "gpu_stream_%s_%s_%dx%dg%d", codes, type, s->features,
                  s->blocks, s->groups);
+    } else if (s->kernel == AMD_TILE) {
+        snprintf(out->main.entry, size, "gpu_tile_%s_%s_%dx%d", codes, type, s->n, s->m);
+        how = "weights to registers, x through shared memory";
     } else {
         snprintf(out->main.entry, size, "gpu_tile_%s_%s_%dx%dg%d", codes, type, s->n, s->m,
                  s->groups);
@@ -468,6 +492,10 @@ struct gpu_arrange_params gpu_plan_arrange(const struct gpu_plan *plan,
         "gpu_wide_" kind "_16g", "gpu_wide_" kind "_32g", "gpu_wide_" kind "_64g",                 \
         "gpu_wide_" kind "_128g", "gpu_wide_" kind "_256g"
 #define MATRIX(kind) STREAMS(kind), TILES(kind)
+#define AMD_TILES(kind, large) "gpu_tile_" kind "_64x16", "gpu_tile_" kind "_" large
+#define AMD_ENTRIES(large)                                                                         \
+    PREPARATION, AMD_TILES("u4_f16", large), AMD_TILES("u8_f16", large),                           \
+        AMD_TILES("u4_bf16", large), AMD_TILES("u8_bf16", large), PLAINS("f16"), PLAINS("bf16")
 #define PLAINS(type) "gpu_plain_u4_" type, "gpu_plain_u8_" type
 #define PREPARATION                                                                                \
     "gpu_arrange", "gpu_sort", "gpu_fill_source", "gpu_repack_codes", "gpu_repack_scales",         \
@@ -482,6 +510,8 @@ const char *const *gpu_entry_names(uint32_t family, size_t *count) {
     static const char *const wgmma[] = {PREPARATION,        STREAMS("u4_f16"),  STREAMS("u8_f16"),
                                         STREAMS("u4_bf16"), STREAMS("u8_bf16"), WIDES("u4_f16"),
                                         WIDES("u8_f16"),    WIDES("u4_bf16"),   WIDES("u8_bf16")};
+    static const char *const mfma[] = {AMD_ENTRIES("128x64")};
+    static const char *const wmma[] = {AMD_ENTRIES("64x64")};
     static const struct {
         const char *const *names;
         size_t count;
@@ -490,6 +520,8 @@ const char *const *gpu_entry_names(uint32_t family, size_t *count) {
         [GPU_FAMILY_MMA] = {mma, sizeof mma / sizeof *mma},
         [GPU_FAMILY_WGMMA] = {wgmma, sizeof wgmma / sizeof *wgmma},
         [GPU_FAMILY_MMA_F16] = {mma_f16, sizeof mma_f16 / sizeof *mma_f16},
+        [GPU_FAMILY_MFMA] = {mfma, sizeof mfma / sizeof *mfma},
+        [GPU_FAMILY_WMMA] = {wmma, sizeof wmma / sizeof *wmma},
     };
     *count = families[family].count;
     return families[family].names;

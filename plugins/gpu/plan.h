@@ -27,7 +27,9 @@ enum {
     GPU_FAMILY_PLAIN = 0,   /* no matrix instruction used: gpu_plain_* */
     GPU_FAMILY_MMA = 1,     /* NVIDIA's mma.sync: gpu_stream_* and gpu_tile_* */
     GPU_FAMILY_MMA_F16 = 2, /* the same for f16 (sm_75); bf16 as GPU_FAMILY_PLAIN */
-    GPU_FAMILY_WGMMA = 3    /* sm_90a: gpu_wide_*, and gpu_stream_* where weights must be exact */
+    GPU_FAMILY_WGMMA = 3,   /* sm_90a: gpu_wide_*, and gpu_stream_* where weights must be exact */
+    GPU_FAMILY_MFMA = 4,    /* CDNA: gpu_tile_* of tile_amd.h, in waves of 64 */
+    GPU_FAMILY_WMMA = 5     /* RDNA3 and 4: the same in waves of 32 */
 };
 
 enum { GPU_CLUSTER_MAX = 8 };
@@ -35,7 +37,7 @@ enum { GPU_CLUSTER_MAX = 8 };
 /** What a plan depends on of a device. */
 struct gpu_facts {
     uint32_t family;          /* GPU_FAMILY_* */
-    uint32_t arch;            /* 75 to 120; 0 where family is not NVIDIA's */
+    uint32_t arch;            /* 75 to 120; AMD's 0x90a to 0x1201 */
     uint32_t multiprocessors; /* 0: unknown, taken as 108 */
     uint32_t shared_bytes;    /* most of a block; 0: unknown, taken as 48 KB */
     /* Clusters of 1 to 8 blocks that run at a time, of blocks that share a multiprocessor with so

@@ -4,6 +4,7 @@
  *   gpu_stream_<u4 or u8>_<x type>_<FEATURES>x<BLOCKS>g<GROUPS>   stream.h
  *   gpu_tile_<u4 or u8>_<x type>_<n>x<m>g<GROUPS>                 tile.h
  *   gpu_wide_<u4 or u8>_<x type>_<N>, _<N>g where ANY             wide.h
+ *   gpu_tile_<u4 or u8>_<x type>_<n>x<m>                          tile_amd.h
  *   gpu_plain_<u4 or u8>_<x type>                                 plain.h
  */
 #include "arrange.h"
@@ -89,6 +90,31 @@ WIDES(u4, 4, f16, false)
 WIDES(u4, 4, bf16, true)
 WIDES(u8, 8, f16, false)
 WIDES(u8, 8, bf16, true)
+#endif
+
+#if GPU_HAS_MATRIX16
+#include "tile_amd.h"
+
+#define AMD_TILE(codes, bits, type, bf16, n, m)                                                    \
+    GPU_KERNEL(GPU_AMD_WAVES *GPU_WAVE, 1)                                                         \
+    gpu_tile_##codes##_##type##_##n##x##m(gpu_apply_params p) {                                    \
+        gpu_amd_tile<gpu_amd_shape<bits, bf16, n / (16 * GPU_AMD_WAVES), m / 16>>(p);              \
+    }
+/* In waves of 32 lanes there are fewer registers for a tile. */
+#if GPU_MATRIX_SUMS == 4
+#define AMD_TILES(codes, bits, type, bf16)                                                         \
+    AMD_TILE(codes, bits, type, bf16, 64, 16)                                                      \
+    AMD_TILE(codes, bits, type, bf16, 128, 64)
+#else
+#define AMD_TILES(codes, bits, type, bf16)                                                         \
+    AMD_TILE(codes, bits, type, bf16, 64, 16)                                                      \
+    AMD_TILE(codes, bits, type, bf16, 64, 64)
+#endif
+
+AMD_TILES(u4, 4, f16, false)
+AMD_TILES(u4, 4, bf16, true)
+AMD_TILES(u8, 8, f16, false)
+AMD_TILES(u8, 8, bf16, true)
 #endif
 
 #define PLAIN(codes, bits, type, bf16)                                                             \

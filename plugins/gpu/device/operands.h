@@ -32,6 +32,7 @@ GPU_DEVICE int32_t gpu_used_tiles(const gpu_apply_params &p) {
     return p.header != nullptr ? static_cast<int32_t>(p.header[0]) : p.k_tiles;
 }
 
+#if GPU_HAS_MMA
 /** A thread's chunks of x: 8 columns each, of rows at equal distances. */
 struct gpu_x_source {
     const uint16_t *x; /* of the first row, at the chunk's column */
@@ -80,6 +81,7 @@ GPU_DEVICE void gpu_copy_x(const gpu_apply_params &p, const gpu_x_source &from, 
         if (i * ROWS < from.rows)
             gpu_copy_async16_if(to + i * (ROWS * 128) + (from.at ^ (i % 2 * FLIP)), x, inside);
 }
+#endif
 
 GPU_DEVICE float gpu_widen(const void *from, int64_t index, uint32_t type) {
     if (type == KRY_TYPE_F32)
@@ -105,6 +107,15 @@ GPU_DEVICE void gpu_store_y(const gpu_apply_params &p, int64_t row, int32_t colu
         static_cast<uint16_t *>(p.y)[at] = gpu_round(value, p.y_type);
 }
 
+/** Store `rows` rows of COLUMNS sums, which lie in shared memory, as y from a place on. */
+template <uint32_t COLUMNS>
+GPU_DEVICE void gpu_store_tile(const gpu_apply_params &p, const float *sums, int64_t row,
+                               int32_t column, uint32_t rows) {
+#pragma unroll 1
+    for (uint32_t i = gpu_thread(); i < COLUMNS * rows; i += gpu_threads())
+        gpu_store_y(p, row + i / COLUMNS, column + static_cast<int32_t>(i % COLUMNS), sums[i]);
+}
+
 /**
  * Tell the blocks of a split apart after each has written its partial sums: true for the last one
  * to come, which sees those of all, and has put the semaphore back to zero.
@@ -123,6 +134,31 @@ GPU_DEVICE bool gpu_last_of_split(const gpu_apply_params &p, uint32_t output_til
     bool last = *flag != 0;
     gpu_fence();
     return last;
+}
+
+/** Add up the COUNT sums of each thread over the blocks of a split, in order; false where another
+ *  block does that. `shared` is any word of shared memory. */
+template <int COUNT>
+GPU_DEVICE bool gpu_join_split(const gpu_apply_params &p, uint32_t output_tile, int32_t split,
+                               unsigned char *shared, float *c) {
+    int64_t step = gpu_threads();
+    float *partials = p.partials + static_cast<int64_t>(output_tile) * p.splits * COUNT * step;
+    float *mine = partials + split * COUNT * step + gpu_thread();
+#pragma unroll
+    for (int i = 0; i < COUNT; i++)
+        mine[i * step] = c[i];
+    if (!gpu_last_of_split(p, output_tile, reinterpret_cast<uint32_t *>(shared)))
+        return false;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++)
+        c[i] = 0;
+    for (int32_t s = 0; s < p.splits; s++) {
+        const float *from = partials + s * COUNT * step + gpu_thread();
+#pragma unroll
+        for (int i = 0; i < COUNT; i++)
+            c[i] += from[i * step];
+    }
+    return true;
 }
 
 #endif

@@ -13,6 +13,8 @@
  *   GPU_HAS_MMA                      1 where gpu_mma_* exist: 32 lanes, operands as for m16n8k16
  *   GPU_HAS_MMA_BF16                 1 where gpu_mma_bf16 does
  *
+ *   GPU_HAS_MATRIX16                 1 where gpu_matrix_* exist, see below
+ *
  *   uint32_t gpu_thread()            in the block
  *   uint32_t gpu_threads()           threads of the block
  *   uint32_t gpu_block()             in the grid (one axis)
@@ -43,6 +45,15 @@
  *   void gpu_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2])
  *                                    operand maps as PTX gives them for mma.m16n8k16.row.col
  *
+ *   void gpu_matrix_f16(float c[GPU_MATRIX_SUMS], const uint32_t a[2 * GPU_MATRIX_PAIRS],
+ *                       const uint32_t b[2 * GPU_MATRIX_PAIRS]), gpu_matrix_bf16    c += a * b
+ *                                    16 x 16 x 16. Lane l holds of row l % 16 of a, and of column
+ *                                    l % 16 of b, first the pairs t to t + GPU_MATRIX_PAIRS - 1 of
+ *                                    the first 8 places, then those of the other 8; the places may
+ *                                    be in another order than the manual's, the same for a and b
+ *   uint32_t gpu_matrix_pair()       this t
+ *   uint32_t gpu_matrix_row(uint32_t i)    the row of sum i; its column is l % 16
+ *
  *   gpu_f16x2_sub(a, b), _mul(a, b), _fma(a, b, c)    pairs as uint32_t, rounded once each
  *   gpu_bf16x2_sub, _mul                              likewise
  *   uint32_t gpu_f16x2_pack(float low, float high), gpu_bf16x2_pack   rounded to nearest even
@@ -53,6 +64,8 @@
  *   void gpu_keep(T &variable)       no effect: keeps the compiler from computing a pointer or a
  *                                    32-bit integer anew at each use instead of holding it;
  *                                    and from reading a float before this point
+ *   void gpu_keep_order(float &sum)  no effect: what makes the sum stays before, loads that follow
+ *                                    stay behind, where registers are short; AMD only
  *   uint32_t gpu_and_or(uint32_t a, uint32_t b, uint32_t c)     a & b | c
  *   uint32_t gpu_multiply_high(uint32_t, uint32_t)    the upper 32 bits of the product
  *

@@ -286,31 +286,6 @@ template <class S> GPU_DEVICE gpu_tile_place gpu_tile_place_of(const gpu_apply_p
     return at;
 }
 
-/** Add the splits' partial sums up; false where another block does that. */
-template <class S>
-GPU_DEVICE bool gpu_tile_join(const gpu_apply_params &p, const gpu_tile_place &at,
-                              unsigned char *shared, float c[S::FEATURES][S::ROWS][4]) {
-    constexpr int SUMS = S::FEATURES * S::ROWS * 4;
-    float *partials =
-        p.partials + static_cast<int64_t>(at.output_tile) * p.splits * (SUMS * S::THREADS);
-    float *mine = partials + at.split * (SUMS * S::THREADS) + gpu_thread();
-#pragma unroll
-    for (int i = 0; i < SUMS; i++)
-        mine[i * S::THREADS] = c[i / (S::ROWS * 4)][i / 4 % S::ROWS][i % 4];
-    if (!gpu_last_of_split(p, at.output_tile, reinterpret_cast<uint32_t *>(shared)))
-        return false;
-#pragma unroll
-    for (int i = 0; i < SUMS; i++)
-        c[i / (S::ROWS * 4)][i / 4 % S::ROWS][i % 4] = 0;
-    for (int32_t split = 0; split < p.splits; split++) {
-        const float *from = partials + split * (SUMS * S::THREADS) + gpu_thread();
-#pragma unroll
-        for (int i = 0; i < SUMS; i++)
-            c[i / (S::ROWS * 4)][i / 4 % S::ROWS][i % 4] += from[i * S::THREADS];
-    }
-    return true;
-}
-
 /** Store y's tile where all its columns exist, in pairs of 16-bit values. */
 template <class S>
 GPU_DEVICE void gpu_tile_store(const gpu_apply_params &p, int64_t row, int32_t column,
@@ -349,9 +324,7 @@ GPU_DEVICE void gpu_tile_store_any(const gpu_apply_params &p, const gpu_tile_pla
         sums[(row + i / 4 % S::ROWS * 8 + i % 2) * COLUMNS + column + i / (S::ROWS * 4) * 16 +
              i % 4 / 2] = c[i / (S::ROWS * 4)][i / 4 % S::ROWS][i % 4];
     gpu_barrier();
-    for (uint32_t i = gpu_thread(); i < COLUMNS * S::M; i += S::THREADS)
-        gpu_store_y(p, at.row + i / COLUMNS, at.n_tile * 16 + static_cast<int32_t>(i % COLUMNS),
-                    sums[i]);
+    gpu_store_tile<COLUMNS>(p, sums, at.row, at.n_tile * 16, S::M);
 }
 
 template <class S, bool BF16> GPU_DEVICE void gpu_tile(const gpu_apply_params &p) {
@@ -359,7 +332,8 @@ template <class S, bool BF16> GPU_DEVICE void gpu_tile(const gpu_apply_params &p
     gpu_tile_place at = gpu_tile_place_of<S>(p);
     float c[S::FEATURES][S::ROWS][4] = {};
     gpu_tile_pipeline<S, BF16>(p, at, shared, c);
-    if (p.splits > 1 && !gpu_tile_join<S>(p, at, shared, c))
+    if (p.splits > 1 && !gpu_join_split<S::FEATURES * S::ROWS * 4>(p, at.output_tile, at.split,
+                                                                   shared, &c[0][0][0]))
         return;
     uint32_t lane = gpu_lane(), wave = gpu_wave();
     uint32_t row = wave / S::WAVES_N * S::ROWS * 8 + lane % 4 * 2;

@@ -2,7 +2,8 @@
  * target.h's words on a CPU, for tests; see simt.h. The macros say which GPU is played:
  *
  *   KRY_SIMT_WAVE  lanes of a wave, 32 (as NVIDIA and RDNA) or 64 (as CDNA)
- *   KRY_SIMT_MMA   0: no matrix instructions in the vocabulary, as on AMD; 1: those of m16n8k16
+ *   KRY_SIMT_AMD   1: CDNA, 3: RDNA3, 4: RDNA4, with their matrix instruction; 0: NVIDIA, with
+ *                  that of m16n8k16
  *   KRY_SIMT_ARCH  90: all words, see target_cpu_hopper.h; 80; 75: copies are not asynchronous,
  *                  m16n8k16 is two of m16n8k8, and there is none for bf16
  */
@@ -17,8 +18,8 @@
 #ifndef KRY_SIMT_WAVE
 #define KRY_SIMT_WAVE 32
 #endif
-#ifndef KRY_SIMT_MMA
-#define KRY_SIMT_MMA 1
+#ifndef KRY_SIMT_AMD
+#define KRY_SIMT_AMD 0
 #endif
 #ifndef KRY_SIMT_ARCH
 #define KRY_SIMT_ARCH 80
@@ -28,8 +29,9 @@
 #define GPU_KERNEL(threads, blocks) extern "C" void
 #define GPU_SHARED(name) unsigned char *name = simt_shared()
 #define GPU_WAVE static_cast<uint32_t>(KRY_SIMT_WAVE)
-#define GPU_HAS_MMA KRY_SIMT_MMA
-#define GPU_HAS_MMA_BF16 (KRY_SIMT_MMA && KRY_SIMT_ARCH >= 80)
+#define GPU_HAS_MMA (KRY_SIMT_AMD == 0)
+#define GPU_HAS_MMA_BF16 (GPU_HAS_MMA && KRY_SIMT_ARCH >= 80)
+#define GPU_HAS_MATRIX16 (KRY_SIMT_AMD != 0)
 
 /* The parameters that a word ends with tell where it stands; device source leaves them out. */
 #define SIMT_WHERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
@@ -111,6 +113,35 @@ GPU_DEVICE void gpu_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2
 }
 #endif
 
+#if GPU_HAS_MATRIX16
+#if KRY_SIMT_AMD == 1
+#define GPU_MATRIX_PAIRS 1
+#define GPU_MATRIX_SUMS 4
+#define SIMT_INSTRUCTION SIMT_MFMA_16X16X16
+#elif KRY_SIMT_AMD == 3
+#define GPU_MATRIX_PAIRS 4
+#define GPU_MATRIX_SUMS 8
+#define SIMT_INSTRUCTION SIMT_WMMA_RDNA3
+#else
+#define GPU_MATRIX_PAIRS 2
+#define GPU_MATRIX_SUMS 8
+#define SIMT_INSTRUCTION SIMT_WMMA_RDNA4
+#endif
+GPU_DEVICE uint32_t gpu_matrix_pair() {
+    return KRY_SIMT_AMD == 3 ? 0 : gpu_thread() % GPU_WAVE / 16 * GPU_MATRIX_PAIRS;
+}
+GPU_DEVICE uint32_t gpu_matrix_row(uint32_t i) {
+    const uint32_t part = gpu_thread() % GPU_WAVE / 16;
+    return KRY_SIMT_AMD == 3 ? i * 2 + part : part * GPU_MATRIX_SUMS + i;
+}
+GPU_DEVICE void gpu_matrix_f16(float *c, const uint32_t *a, const uint32_t *b, SIMT_WHERE) {
+    simt_matrix_step(SIMT_PLACE, SIMT_INSTRUCTION, false, a, b, c);
+}
+GPU_DEVICE void gpu_matrix_bf16(float *c, const uint32_t *a, const uint32_t *b, SIMT_WHERE) {
+    simt_matrix_step(SIMT_PLACE, SIMT_INSTRUCTION, true, a, b, c);
+}
+#endif
+
 GPU_DEVICE uint16_t gpu_f16_round(float value) { return simt_f16(static_cast<double>(value)); }
 GPU_DEVICE uint16_t gpu_bf16_round(float value) { return simt_bf16(static_cast<double>(value)); }
 GPU_DEVICE float gpu_f16_widen(uint16_t bits) { return simt_f16_value(bits); }
@@ -170,6 +201,7 @@ GPU_DEVICE uint32_t gpu_permute(uint32_t a, uint32_t b, uint32_t selector) {
     return result;
 }
 template <class T> GPU_DEVICE void gpu_keep(T &) {}
+GPU_DEVICE void gpu_keep_order(float &) {}
 GPU_DEVICE uint32_t gpu_and_or(uint32_t a, uint32_t b, uint32_t c) { return (a & b) | c; }
 GPU_DEVICE uint32_t gpu_multiply_high(uint32_t a, uint32_t b) {
     return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32);
