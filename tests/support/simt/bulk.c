@@ -1,6 +1,7 @@
 /*
- * Bulk and tensor copies to shared memory, whose bytes count at an mbarrier. They read their source
- * when they land: when nobody can go on and somebody waits for them, or by chance earlier.
+ * Bulk and tensor copies to shared memory, and stores to that of peers, whose bytes count at an
+ * mbarrier. Copies read their source when they land: when nobody can go on and somebody waits for
+ * them, or by chance earlier.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,9 @@ enum { BULK_ALIGN = 16, CHUNK = 16, BOX_ALIGN = 1024, ROW_BYTES = 128, ROW_CHUNK
 struct bulk {
     struct mbarrier *mbarrier;
     unsigned char *to;
-    const unsigned char *from; /* NULL: a tensor's box */
+    const unsigned char *from; /* NULL: a tensor's box, or stored */
+    bool is_stored;
+    unsigned char value[CHUNK];
     uint32_t bytes;
     struct simt_tensor tensor;
     int32_t column;
@@ -54,7 +57,9 @@ static void land_row(unsigned char *to, const struct simt_tensor *tensor, int64_
 static void land(uint32_t index) {
     const struct bulk copy = bulk.copies[index];
     bulk.copies[index] = bulk.copies[--simt_run.bulk_count];
-    if (copy.from != NULL) {
+    if (copy.is_stored) {
+        memcpy(copy.to, copy.value, copy.bytes);
+    } else if (copy.from != NULL) {
         memcpy(copy.to, copy.from, copy.bytes);
     } else {
         for (uint32_t r = 0; r < copy.tensor.box_rows; r++) {
@@ -107,7 +112,7 @@ void simt_bulk_release(void) {
 /* ---- issuing ------------------------------------------------------------------------------- */
 
 static void issue(const struct bulk *copy) {
-    const unsigned char *shared = simt_shared();
+    const unsigned char *shared = copy->mbarrier->block->shared;
     const uint32_t shared_bytes = simt_run.launch.shared_bytes;
     const uintptr_t at = (uintptr_t)copy->to - (uintptr_t)shared;
     if (at > shared_bytes || shared_bytes - at < copy->bytes) {
@@ -195,6 +200,29 @@ void simt_tensor_copy(struct simt_place place, void *shared, const void *map, in
     for (uint32_t r = 0; r < copy.tensor.box_rows; r++) {
         check_row(&copy, r);
     }
+    issue(&copy);
+}
+
+/* Its bytes may come before the mbarrier's phase expects them. */
+void simt_store_peer(struct simt_place place, const void *shared, uint32_t rank, const void *value,
+                     const void *mbarrier) {
+    simt_begin_word(place);
+    simt_need_aligned(place, shared, CHUNK);
+    const uintptr_t at = (uintptr_t)shared - (uintptr_t)simt_shared();
+    if (at > simt_run.launch.shared_bytes || simt_run.launch.shared_bytes - at < CHUNK) {
+        simt_fail("the address %p is not shared memory", shared);
+    }
+    if (simt_random(2) == 0) { /* the peer may end first */
+        simt_make_ready(simt_self);
+        simt_give_way();
+    }
+    struct block *peer = simt_peer(rank);
+    struct bulk copy = {.mbarrier = simt_mbarrier_of_peer(peer, mbarrier),
+                        .to = peer->shared + at,
+                        .bytes = CHUNK,
+                        .is_stored = true};
+    memcpy(copy.value, value, CHUNK);
+    copy.mbarrier->has_peers |= peer != simt_self->block;
     issue(&copy);
 }
 

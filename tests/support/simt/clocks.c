@@ -79,9 +79,10 @@ void simt_clocks_wave_barrier(struct wave *wave) {
 bool simt_clocks_order(uint32_t block, uint32_t thread, uint32_t epoch) {
     const struct thread *self = simt_self;
     const uint32_t rank = block - self->block->cluster->index;
+    const uint32_t wave = thread / simt_run.launch.wave;
     return self->seen != NULL && rank < simt_run.launch.cluster &&
-           self->seen[simt_wave_of(&self->block->cluster[rank], thread / simt_run.launch.wave)] >
-               epoch;
+           (self->seen[simt_wave_of(&self->block->cluster[rank], wave)] > epoch ||
+            self->seen[simt_arrivals_of(&self->block->cluster[rank], wave)] > epoch);
 }
 
 void simt_clocks_part_barrier(struct block *block) {
@@ -94,28 +95,36 @@ void simt_clocks_part_barrier(struct block *block) {
     }
 }
 
-void simt_clocks_cluster_barrier(struct block *cluster) {
-    const uint32_t threads = simt_run.launch.block;
-    if (cluster->clocks == NULL && simt_run.launch.cluster == 1) {
-        return;
+/* What those who have arrived at a cluster's barrier did, in this phase and in those before. */
+struct cluster_clock {
+    uint32_t *gathered;
+    uint32_t *released;
+};
+
+/* Accesses to global memory have no tick, so all of the wave's epoch is taken as before the
+ * arrival: what its lanes do behind it is not told apart until the next barrier. */
+void simt_clocks_cluster_arrive(struct block *cluster) {
+    struct thread *self = simt_self;
+    const uint32_t wave = (uint32_t)(self->wave - self->block->waves);
+    simt_clocks_begin(self->block);
+    if (cluster->cluster_clock != NULL) {
+        release(self, cluster->cluster_clock->gathered);
+        raise_one(&cluster->cluster_clock->gathered[simt_arrivals_of(self->block, wave)],
+                  simt_epoch_of(self) + 1);
     }
-    if (joint == NULL) {
-        return;
+}
+
+void simt_clocks_cluster_phase(struct block *cluster) {
+    const struct cluster_clock *clock = cluster->cluster_clock;
+    if (clock != NULL) {
+        memcpy(clock->released, clock->gathered, simt_length() * sizeof *clock->released);
     }
-    begin_meeting();
-    for (uint32_t rank = 0; rank < simt_run.launch.cluster; rank++) {
-        if (cluster[rank].running) {
-            gather(cluster[rank].threads, threads, THREAD_AT_CLUSTER, false);
-            for (uint32_t w = 0; w < simt_run.waves; w++) {
-                raise_one(&joint[simt_wave_of(&cluster[rank], w)],
-                          (cluster[rank].epoch + 1) * WAVE_EPOCHS);
-            }
-        }
-    }
-    for (uint32_t rank = 0; rank < simt_run.launch.cluster; rank++) {
-        if (cluster[rank].running) {
-            spread(cluster[rank].threads, threads, THREAD_AT_CLUSTER);
-        }
+}
+
+void simt_clocks_cluster_wait(const struct block *cluster) {
+    if (cluster->cluster_clock != NULL) {
+        raise(simt_self->seen, cluster->cluster_clock->released, simt_length());
+        note_news(simt_self);
     }
 }
 
@@ -165,6 +174,26 @@ void simt_clocks_batches(struct thread *threads, uint32_t before) {
 
 /* ---- beginnings and ends ------------------------------------------------------------------- */
 
+/* Its threads may wait for a phase that is over when the first block has ended. */
+void simt_clocks_release_cluster(struct block *cluster) {
+    if (cluster->cluster_clock != NULL) {
+        free(cluster->cluster_clock->gathered);
+        free(cluster->cluster_clock->released);
+    }
+    free(cluster->cluster_clock);
+    cluster->cluster_clock = NULL;
+}
+
+static bool make_cluster_clock(struct block *cluster) {
+    cluster->cluster_clock = calloc(1, sizeof *cluster->cluster_clock);
+    if (cluster->cluster_clock == NULL) {
+        return false;
+    }
+    cluster->cluster_clock->gathered = calloc(simt_length(), sizeof(uint32_t));
+    cluster->cluster_clock->released = calloc(simt_length(), sizeof(uint32_t));
+    return cluster->cluster_clock->gathered != NULL && cluster->cluster_clock->released != NULL;
+}
+
 void simt_clocks_begin(struct block *block) {
     if (!simt_races_are_on() || block->clocks != NULL) {
         return;
@@ -181,6 +210,10 @@ void simt_clocks_begin(struct block *block) {
     if (joint == NULL || block->clocks == NULL || block->clocks->cells == NULL ||
         block->clocks->seen == NULL) {
         simt_report(block, "no memory to watch accesses");
+        return;
+    }
+    if (block->rank == 0 && !make_cluster_clock(block)) {
+        simt_report(block, "no memory to watch a cluster");
         return;
     }
     for (uint32_t i = 0; i < threads; i++) {

@@ -3,7 +3,8 @@
  * one by one, and what races.h says of blocks and waves does not do. Vector clocks, a number for
  * each thread of the cluster. Two accesses to a byte, one of them a write, must be apart by
  *
- *   a barrier of the block, the cluster, a part of the block or a wave that both threads come to;
+ *   a barrier of the block, a part of the block or a wave that both threads come to;
+ *   an arrival at the cluster's barrier after the first one, and the second thread's wait there;
  *   an arrival at an mbarrier after the first one, and a wait of the second thread for that phase;
  *   any chain of these.
  *
@@ -11,8 +12,9 @@
  * operands are there, and the wave goes on as one. What threads wrote themselves must have been
  * published besides, before a bulk copy writes over it or a gpu_wgmma reads it. A bulk copy writes
  * from its issue, which must be ordered like a write of the issuing thread, until its phase is
- * over: who has waited for that comes after it. A gpu_wgmma reads b from its issue, as its threads,
- * until the wait that covers its batch. Global memory stays with races.c.
+ * over: who has waited for that comes after it; so does a store to a peer. A gpu_wgmma reads b from
+ * its issue, as its threads, until the wait that covers its batch. Global memory stays with
+ * races.c.
  */
 #ifndef TESTS_SUPPORT_SIMT_CLOCKS_H
 #define TESTS_SUPPORT_SIMT_CLOCKS_H
@@ -23,13 +25,18 @@
  * accesses so far are forgotten. */
 void simt_clocks_begin(struct block *block);
 void simt_clocks_release_block(struct block *block);
+void simt_clocks_release_cluster(struct block *cluster);
 void simt_clocks_release(void);
 
 /* Those who came to a barrier, and are in its state, have met. */
 void simt_clocks_barrier(struct block *block);
 void simt_clocks_wave_barrier(struct wave *wave);
 void simt_clocks_part_barrier(struct block *block);
-void simt_clocks_cluster_barrier(struct block *cluster);
+
+/* The calling thread arrives at its cluster's barrier, or has waited there; a phase is over. */
+void simt_clocks_cluster_arrive(struct block *cluster);
+void simt_clocks_cluster_wait(const struct block *cluster);
+void simt_clocks_cluster_phase(struct block *cluster);
 
 /* An mbarrier is made; the calling thread arrives, or has waited; a phase is over. */
 void simt_clocks_mbarrier(struct mbarrier *mbarrier);

@@ -3,8 +3,8 @@
  * count at it) or a warpgroup (as its gpu_wgmma); each has an index in the cluster, and a tick: how
  * often a thread has let others know what it did, an mbarrier's phase, a warpgroup's batch. What a
  * thread has seen is, for each index, the tick below which all is over for it; and in the same way
- * for each wave the epoch of races.h, and how often it has waited for its gpu_wgmma: what its lanes
- * read before is over.
+ * for each wave the epoch of races.h; how often it has waited for its gpu_wgmma: what its lanes
+ * read before is over; and the epoch of races.h in which it has arrived at the cluster's barrier.
  */
 #ifndef TESTS_SUPPORT_SIMT_CLOCKS_INDEX_H
 #define TESTS_SUPPORT_SIMT_CLOCKS_INDEX_H
@@ -23,7 +23,7 @@ struct clocks {
 
 /* Indices of a block, and of its cluster. */
 static inline uint32_t simt_stride(void) {
-    return simt_run.launch.block + AGENTS + 2 * simt_run.waves;
+    return simt_run.launch.block + AGENTS + 3 * simt_run.waves;
 }
 static inline uint32_t simt_length(void) { return simt_stride() * simt_run.launch.cluster; }
 
@@ -38,6 +38,9 @@ static inline uint32_t simt_wave_of(const struct block *block, uint32_t wave) {
 }
 static inline uint32_t simt_waits_of(const struct block *block, uint32_t wave) {
     return simt_wave_of(block, simt_run.waves + wave);
+}
+static inline uint32_t simt_arrivals_of(const struct block *block, uint32_t wave) {
+    return simt_waits_of(block, simt_run.waves + wave);
 }
 
 static inline uint32_t simt_epoch_of(const struct thread *thread) {

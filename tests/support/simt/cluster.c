@@ -1,9 +1,8 @@
 /*
- * Clusters and parts of a block. A cluster's barrier is for its live threads; whole waves come to
- * it and to that of a part. A block's shared memory is there for its peers until it has ended.
+ * Clusters and parts of a block. A cluster's barrier is for its live threads, each of which arrives
+ * and waits in turn; whole waves come to it and to that of a part. A block's shared memory is there
+ * for its peers until it has ended.
  */
-#include <string.h>
-
 #include "clocks.h"
 #include "hopper.h"
 #include "races.h"
@@ -21,42 +20,7 @@ struct block *simt_peer(uint32_t rank) {
     return &cluster[rank];
 }
 
-void simt_load_peer(struct simt_place place, const void *shared, uint32_t rank, void *to) {
-    enum { BYTES = 16 };
-    simt_begin_word(place);
-    simt_need_aligned(place, shared, BYTES);
-    const uintptr_t at = (uintptr_t)shared - (uintptr_t)simt_shared();
-    if (at > simt_run.launch.shared_bytes || simt_run.launch.shared_bytes - at < BYTES) {
-        simt_fail("the address %p is not shared memory", shared);
-    }
-    simt_make_ready(simt_self);
-    simt_give_way(); /* the peer may end first */
-    struct block *peer = simt_peer(rank);
-    simt_clocks_read(peer, (uint32_t)at, BYTES);
-    memcpy(to, peer->shared + at, BYTES);
-}
-
 /* ---- the cluster's barrier ----------------------------------------------------------------- */
-
-static void complete_cluster(struct block *cluster) {
-    const uint32_t threads = simt_run.launch.block;
-    const uint32_t size = simt_run.launch.cluster;
-    bool knows = false;
-    cluster->at_cluster = 0;
-    simt_clocks_cluster_barrier(cluster);
-    for (uint32_t rank = 0; rank < size; rank++) {
-        if (cluster[rank].running) {
-            simt_races_barrier(&cluster[rank]);
-            knows |= simt_know_previous_grid(cluster[rank].threads, threads, THREAD_AT_CLUSTER);
-        }
-    }
-    for (uint32_t rank = 0; rank < size; rank++) {
-        if (cluster[rank].running) {
-            simt_have_met(cluster[rank].threads, threads, THREAD_AT_CLUSTER, SCOPE_CLUSTER, knows);
-            simt_let_go(cluster[rank].threads, threads, THREAD_AT_CLUSTER);
-        }
-    }
-}
 
 static uint32_t live_threads(const struct block *cluster) {
     uint32_t live = 0;
@@ -66,35 +30,95 @@ static uint32_t live_threads(const struct block *cluster) {
     return live;
 }
 
-static void need_whole_wave(void) {
-    const struct wave *wave = simt_self->wave;
-    if (wave->lanes != simt_run.launch.wave || wave->ended != 0) {
-        simt_fail("comes without all lanes of its wave: it has %u of %u, and %u have ended",
-                  wave->lanes, simt_run.launch.wave, wave->ended);
+/* Begin the next phase when all have arrived; whether they have. */
+static bool end_phase(struct block *cluster) {
+    if (cluster->at_cluster == 0 || cluster->at_cluster != live_threads(cluster)) {
+        return false;
+    }
+    cluster->at_cluster = 0;
+    cluster->cluster_phases++;
+    cluster->cluster_brings_grid |= cluster->cluster_gathers_grid;
+    simt_clocks_cluster_phase(cluster);
+    for (uint32_t rank = 0; rank < simt_run.launch.cluster; rank++) {
+        if (cluster[rank].running) {
+            simt_let_go(cluster[rank].threads, simt_run.launch.block, THREAD_AT_CLUSTER);
+        }
+    }
+    return true;
+}
+
+/* All lanes of a wave come together, at the same place: none has ended without, nor come elsewhere
+ * as often as this thread. */
+static void check_lanes(bool waits) {
+    const struct thread *self = simt_self;
+    if (self->wave->lanes != simt_run.launch.wave) {
+        simt_fail("comes without all lanes of its wave: it has %u of %u", self->wave->lanes,
+                  simt_run.launch.wave);
+    }
+    for (uint32_t i = 0; i < self->wave->lanes; i++) {
+        const struct thread *other = &self->wave->threads[i];
+        const bool is_as_far = other->cluster_arrivals == self->cluster_arrivals;
+        const bool has_come = !waits || other->state == THREAD_AT_CLUSTER ||
+                              other->cluster_waits == self->cluster_arrivals;
+        if (other->state == THREAD_ENDED && other->cluster_arrivals < self->cluster_arrivals) {
+            simt_fail("comes to a barrier of the cluster without thread %u of its wave, which has "
+                      "ended",
+                      other->index);
+        }
+        if (is_as_far && has_come &&
+            !simt_is_same_place(waits ? other->waited : other->arrived,
+                                waits ? self->waited : self->arrived)) {
+            simt_fail("comes to another barrier of the cluster than thread %u", other->index);
+        }
     }
 }
 
-void simt_cluster_barrier(struct simt_place place) {
+void simt_cluster_arrive(struct simt_place place) {
     struct thread *self = simt_self;
     struct block *cluster = self->block->cluster;
     simt_begin_word(place);
     self->polls = 0;
-    need_whole_wave();
-    for (uint32_t i = 0; i < self->wave->lanes; i++) {
-        const struct thread *other = &self->wave->threads[i];
-        if (other->state == THREAD_AT_CLUSTER && !simt_is_same_place(other->place, place)) {
-            simt_fail("comes to another barrier of the cluster than thread %u", other->index);
-        }
+    if (self->cluster_arrivals != self->cluster_waits) {
+        simt_fail("arrives at the cluster's barrier once more before it has waited there");
     }
-    self->state = THREAD_AT_CLUSTER;
-    if (++cluster->at_cluster == live_threads(cluster)) {
-        complete_cluster(cluster);
+    self->cluster_arrivals++;
+    self->arrived = place;
+    check_lanes(false);
+    simt_clocks_cluster_arrive(cluster);
+    cluster->cluster_gathers_grid |= self->knows_previous_grid;
+    cluster->at_cluster++;
+    if (end_phase(cluster) || simt_random(2) == 0) { /* others may go on before this thread does */
+        simt_make_ready(self);
+        simt_give_way();
     }
-    simt_give_way();
+}
+
+void simt_cluster_wait(struct simt_place place) {
+    struct thread *self = simt_self;
+    struct block *cluster = self->block->cluster;
+    simt_begin_word(place);
+    self->polls = 0;
+    if (self->cluster_arrivals == self->cluster_waits) {
+        simt_fail("waits at the cluster's barrier, where it has not arrived");
+    }
+    self->waited = place;
+    check_lanes(true);
+    if (cluster->cluster_phases < self->cluster_arrivals) {
+        self->state = THREAD_AT_CLUSTER;
+        simt_give_way();
+    } else if (simt_random(8) == 0) {
+        simt_make_ready(self);
+        simt_give_way();
+    }
+    self->cluster_waits++;
+    simt_clocks_cluster_wait(cluster);
+    self->knows_previous_grid |= cluster->cluster_brings_grid;
 }
 
 void simt_cluster_check_ended(const struct thread *thread) {
-    struct block *cluster = thread->block->cluster;
+    if (thread->cluster_arrivals != thread->cluster_waits) {
+        simt_fail("ends where it has arrived at the cluster's barrier and not waited there");
+    }
     for (uint32_t i = 0; i < thread->wave->lanes; i++) {
         const enum thread_state state = thread->wave->threads[i].state;
         if (state == THREAD_AT_CLUSTER || state == THREAD_AT_PART) {
@@ -105,12 +129,18 @@ void simt_cluster_check_ended(const struct thread *thread) {
         (thread->block->part_waves >> thread->index / simt_run.launch.wave & 1) != 0) {
         simt_fail("ends where other threads of its part of the block wait for it at a barrier");
     }
-    if (cluster->at_cluster != 0 && cluster->at_cluster == live_threads(cluster)) {
-        complete_cluster(cluster);
-    }
+    end_phase(thread->block->cluster);
 }
 
 /* ---- a part of the block ------------------------------------------------------------------- */
+
+static void need_whole_wave(void) {
+    const struct wave *wave = simt_self->wave;
+    if (wave->lanes != simt_run.launch.wave || wave->ended != 0) {
+        simt_fail("comes without all lanes of its wave: it has %u of %u, and %u have ended",
+                  wave->lanes, simt_run.launch.wave, wave->ended);
+    }
+}
 
 void simt_part_barrier(struct simt_place place, uint32_t threads) {
     struct thread *self = simt_self;

@@ -19,15 +19,18 @@ struct mbarrier {
     struct thread *waiters;
     struct thread *initialiser;
     bool is_published;
-    bool has_peers;            /* another block of the cluster has arrived */
+    bool has_peers;            /* another block of the cluster has arrived or stored */
     bool brings_previous_grid; /* one who arrived knows that it is over */
     uint32_t met[SCOPES];      /* by the initialiser, when it published */
+    uint32_t cluster_arrivals; /* likewise */
     uint32_t *gathered;        /* see clocks.c: of those who arrived in this phase */
     uint32_t *released;        /* of those before */
 };
 
 /* The mbarrier at an address of the calling thread's block, ready for its use; fails otherwise. */
 struct mbarrier *simt_mbarrier_at(const void *address);
+/* That at the same place in another block of the cluster. */
+struct mbarrier *simt_mbarrier_of_peer(struct block *peer, const void *address);
 
 /* A bulk copy counts from now on, and its bytes have come. The latter from the scheduler: what is
  * wrong, or NULL. */
@@ -59,7 +62,7 @@ void simt_need_memory(const void *from, uint32_t bytes);
 
 /* Another block of the calling thread's cluster, which has not ended; fails otherwise. */
 struct block *simt_peer(uint32_t rank);
-/* A thread has ended: others of its cluster may be all there now. */
+/* A thread has ended: all others of its cluster may have arrived now. */
 void simt_cluster_check_ended(const struct thread *thread);
 
 /* ---- wgmma.c ------------------------------------------------------------------------------- */

@@ -108,6 +108,10 @@ static bool start_block(struct block *block, uint32_t index) {
     block->live = launch->block;
     block->at_barrier = 0;
     block->at_cluster = 0;
+    block->cluster_phases = 0;
+    simt_clocks_release_cluster(block);
+    block->cluster_gathers_grid = false;
+    block->cluster_brings_grid = false;
     block->at_part = 0;
     block->part_waves = 0;
     block->running = true;
@@ -295,6 +299,9 @@ static void take_turns(void) {
                     : order == ORDER_PRIORITIES ? take_by_priority()
                                                 : take_last();
         simt_fiber_resume(simt_self->fiber);
+        if (simt_run.failed) {
+            return; /* with its report */
+        }
         struct block *block = simt_self->block;
         if (block->live == 0) {
             end_block(block);
@@ -313,6 +320,7 @@ static void release(void) {
         if (block->running) {
             end_block(block);
         }
+        simt_clocks_release_cluster(block);
         free(block->threads);
         free(block->waves);
     }

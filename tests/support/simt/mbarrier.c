@@ -38,9 +38,7 @@ static uint32_t offset_of(const void *address) {
 static void check_visible(const struct mbarrier *mbarrier) {
     const struct thread *self = simt_self;
     const struct thread *other = mbarrier->initialiser;
-    const enum scope scope = self->block != other->block ? SCOPE_CLUSTER
-                             : self->wave != other->wave ? SCOPE_BLOCK
-                                                         : SCOPE_WAVE;
+    const enum scope scope = self->wave != other->wave ? SCOPE_BLOCK : SCOPE_WAVE;
     if (self == other) {
         return;
     }
@@ -49,7 +47,10 @@ static void check_visible(const struct mbarrier *mbarrier) {
                   "did not publish",
                   mbarrier->offset, other->index);
     }
-    if (other->met[scope] == mbarrier->met[scope]) {
+    if (self->cluster_waits > mbarrier->cluster_arrivals) {
+        return; /* its own wait was for an arrival behind the publication */
+    }
+    if (self->block != other->block || other->met[scope] == mbarrier->met[scope]) {
         simt_fail("uses the mbarrier at byte %u of shared memory, which thread %u published, with "
                   "no barrier since",
                   mbarrier->offset, other->index);
@@ -75,6 +76,10 @@ static struct mbarrier *find(struct block *block, uint32_t offset) {
 
 struct mbarrier *simt_mbarrier_at(const void *address) {
     return find(simt_self->block, offset_of(address));
+}
+
+struct mbarrier *simt_mbarrier_of_peer(struct block *peer, const void *address) {
+    return find(peer, offset_of(address));
 }
 
 /* ---- phases -------------------------------------------------------------------------------- */
@@ -176,6 +181,7 @@ void simt_mbarrier_publish(struct simt_place place) {
         if (mbarrier->initialiser == simt_self && !mbarrier->is_published) {
             mbarrier->is_published = true;
             memcpy(mbarrier->met, simt_self->met, sizeof mbarrier->met);
+            mbarrier->cluster_arrivals = simt_self->cluster_arrivals;
         }
     }
 }

@@ -23,7 +23,7 @@ enum thread_state {
 };
 
 /* Whom a barrier is for. */
-enum scope { SCOPE_WAVE, SCOPE_BLOCK, SCOPE_CLUSTER, SCOPES };
+enum scope { SCOPE_WAVE, SCOPE_BLOCK, SCOPES };
 
 struct copy {
     unsigned char *to;
@@ -47,9 +47,13 @@ struct thread {
     uint32_t batch;         /* that is open */
     const uint32_t *polled; /* the counter last read by adding zero, and what it held */
     uint32_t polled_value;
-    uint32_t polls;             /* without news, one after the other */
-    bool knows_previous_grid;   /* to be over: has waited, or met one who has */
-    uint32_t met[SCOPES];       /* barriers come to, of at least this scope */
+    uint32_t polls;            /* without news, one after the other */
+    bool knows_previous_grid;  /* to be over: has waited, or met one who has */
+    uint32_t met[SCOPES];      /* barriers come to, of at least this scope */
+    uint32_t cluster_arrivals; /* at the cluster's barrier, in phases that follow each other */
+    uint32_t cluster_waits;
+    struct simt_place arrived; /* where, the latest time */
+    struct simt_place waited;
     struct thread *next_waiter; /* for the same mbarrier */
     uint32_t group_steps;       /* operations of its warpgroup, see wgmma.c */
     uint32_t registers;         /* that it was last given or left; 0: as launched */
@@ -85,7 +89,13 @@ struct block {
     uint32_t rank;         /* in the cluster */
     uint32_t live;
     uint32_t at_barrier;
-    uint32_t at_cluster; /* threads of the cluster; where rank is 0 */
+    /* The cluster's barrier, where rank is 0. */
+    uint32_t at_cluster;                 /* threads of the cluster that have arrived */
+    uint32_t cluster_phases;             /* that are over */
+    bool cluster_gathers_grid;           /* one who arrived knows that the grid before is over */
+    bool cluster_brings_grid;            /* the same of the phases that are over */
+    struct cluster_clock *cluster_clock; /* see clocks.c; NULL where nobody watches */
+    /* Of the block. */
     uint32_t at_part;
     uint32_t part_threads;
     uint32_t part_waves; /* those that meet there, as bits; 0: not known yet */

@@ -11,7 +11,8 @@ struct gpu_tensor_map; /* params.h */
 GPU_DEVICE void gpu_previous_grid_wait(SIMT_WHERE) { simt_previous_grid_wait(SIMT_PLACE); }
 GPU_DEVICE void gpu_next_grid_start(SIMT_WHERE) { simt_next_grid_start(SIMT_PLACE); }
 GPU_DEVICE uint32_t gpu_cluster_rank() { return simt_cluster_rank(); }
-GPU_DEVICE void gpu_cluster_barrier(SIMT_WHERE) { simt_cluster_barrier(SIMT_PLACE); }
+GPU_DEVICE void gpu_cluster_arrive(SIMT_WHERE) { simt_cluster_arrive(SIMT_PLACE); }
+GPU_DEVICE void gpu_cluster_wait(SIMT_WHERE) { simt_cluster_wait(SIMT_PLACE); }
 GPU_DEVICE uint32_t gpu_uniform_wave(SIMT_WHERE) {
     return simt_shuffle(SIMT_PLACE, GPU_WAVE, gpu_thread() / GPU_WAVE, 0);
 }
@@ -63,10 +64,9 @@ GPU_DEVICE void gpu_tensor_copy(void *shared, const gpu_tensor_map *map, int32_t
                                 int32_t row, gpu_mbarrier *barrier, SIMT_WHERE) {
     simt_tensor_copy(SIMT_PLACE, shared, map, column, row, barrier);
 }
-GPU_DEVICE gpu_u32x4 gpu_load_peer(const void *shared, uint32_t rank, SIMT_WHERE) {
-    gpu_u32x4 value;
-    simt_load_peer(SIMT_PLACE, shared, rank, &value);
-    return value;
+GPU_DEVICE void gpu_store_peer(void *shared, uint32_t rank, gpu_u32x4 value, gpu_mbarrier *barrier,
+                               SIMT_WHERE) {
+    simt_store_peer(SIMT_PLACE, shared, rank, &value, barrier);
 }
 
 /* ---- wgmma ---------------------------------------------------------------------------------- */

@@ -66,9 +66,9 @@ void simt_previous_grid_wait(struct simt_place place);
 void simt_next_grid_start(struct simt_place place);
 
 uint32_t simt_cluster_rank(void);
-void simt_cluster_barrier(struct simt_place place);
+void simt_cluster_arrive(struct simt_place place);
+void simt_cluster_wait(struct simt_place place);
 void simt_part_barrier(struct simt_place place, uint32_t threads);
-void simt_load_peer(struct simt_place place, const void *shared, uint32_t rank, void *to);
 
 void simt_mbarrier_init(struct simt_place place, void *mbarrier, uint32_t arrivals);
 void simt_mbarrier_publish(struct simt_place place);
@@ -84,6 +84,9 @@ void simt_bulk_copy(struct simt_place place, void *shared, const void *global, u
 void simt_bulk_prefetch(struct simt_place place, const void *global, uint32_t bytes);
 void simt_tensor_copy(struct simt_place place, void *shared, const void *map, int32_t column,
                       int32_t row, void *mbarrier);
+/* 16 bytes to the same place in block `rank` of the cluster, which count at its mbarrier. */
+void simt_store_peer(struct simt_place place, const void *shared, uint32_t rank, const void *value,
+                     const void *mbarrier);
 
 void simt_wgmma(struct simt_place place, uint32_t n, bool is_bf16, float *c, const uint32_t *a,
                 const unsigned char *b, uint32_t step);

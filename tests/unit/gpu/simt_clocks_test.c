@@ -64,12 +64,13 @@ static const struct shape large = {256, 1};
 
 static void right_kernels_have_no_race(void **state) {
     (void)state;
-    HAS_NO_RACE(rotate_cluster, alone);
-    HAS_NO_RACE(rotate_cluster, pairs);
-    HAS_NO_RACE(rotate_cluster, fours);
-    HAS_NO_RACE(rotate_by_mbarriers, alone);
-    HAS_NO_RACE(rotate_by_mbarriers, pairs);
-    HAS_NO_RACE(rotate_by_mbarriers, fours);
+    static const struct shape *const shapes[] = {&alone, &pairs, &fours};
+    for (uint32_t i = 0; i < 3; i++) {
+        HAS_NO_RACE(rotate_cluster, *shapes[i]);
+        HAS_NO_RACE(rotate_in_rounds, *shapes[i]);
+        HAS_NO_RACE(rotate_through_global, *shapes[i]);
+        HAS_NO_RACE(reverse_by_cluster, *shapes[i]);
+    }
     HAS_NO_RACE(hand_on, alone);
     HAS_NO_RACE(hand_on_by_one_lane, alone);
     HAS_NO_RACE(reverse_part, large);
@@ -78,10 +79,13 @@ static void right_kernels_have_no_race(void **state) {
 
 static void order_that_is_missing_is_a_race(void **state) {
     (void)state;
-    RACES(rotate_cluster, pairs, NO_FIRST_BARRIER);
-    RACES(rotate_cluster, fours, NO_FIRST_BARRIER);
-    RACES(rotate_by_mbarriers, pairs, NO_WAIT);
-    RACES(rotate_by_mbarriers, fours, NO_WAIT_FOR_ROOM);
+    RACES(rotate_cluster, pairs, NO_WAIT);
+    RACES(rotate_cluster, fours, NO_WAIT);
+    RACES(rotate_in_rounds, pairs, NO_WAIT_FOR_ROOM);
+    RACES(rotate_in_rounds, fours, NO_WAIT_FOR_ROOM);
+    RACES(rotate_through_global, pairs, NO_FIRST_BARRIER);
+    RACES(reverse_by_cluster, pairs, WRITE_BEHIND_ARRIVAL);
+    RACES(reverse_by_cluster, fours, READ_BEFORE_WAIT);
     RACES(hand_on_by_one_lane, alone, NO_BARRIER);
     RACES(reverse_part, large, NO_BARRIER);
     RACES(rotate_part_through_global, large, NO_BARRIER);

@@ -21,29 +21,55 @@ gpu_mbarrier *mbarrier(uint32_t i) {
     return reinterpret_cast<gpu_mbarrier *>(shared) + i;
 }
 
-void read_peer(const cluster_params &p, uint32_t rank) {
-    const uint32_t *words = shared_words();
-    if (gpu_thread() % 4 != 0)
-        return;
-    const gpu_u32x4 value = gpu_load_peer(words + gpu_thread(), rank);
-    p.out[place()] = value.x;
-    p.out[place() + 1] = value.y;
-    p.out[place() + 2] = value.z;
-    p.out[place() + 3] = value.w;
+/* What this block has of `in`, to the same place in another one. */
+void store_all(const cluster_params &p, uint32_t rank, uint32_t round) {
+    const uint32_t *from = p.in + place();
+    const uint32_t at = gpu_thread() + (p.fault == STORE_BEYOND ? 256 : 0);
+    if (gpu_thread() % 4 == 0)
+        gpu_store_peer(shared_words() + at + (p.fault == STORE_MISALIGNED ? 1 : 0), rank,
+                       {from[0] + round, from[1] + round, from[2] + round, from[3] + round},
+                       mbarrier(0));
 }
 
-void cluster_barrier(uint32_t fault) {
+void meet_cluster() {
+    gpu_cluster_arrive();
+    gpu_cluster_wait();
+}
+
+void first_barrier(uint32_t fault) {
     if (fault == BARRIER_FOR_HALF) {
         if (gpu_thread() % 2 == 0)
-            gpu_cluster_barrier();
+            meet_cluster();
     } else if (fault == BARRIER_IN_EACH_BRANCH) {
         if (gpu_thread() % 2 == 0)
-            gpu_cluster_barrier();
+            gpu_cluster_arrive();
         else
-            gpu_cluster_barrier();
+            gpu_cluster_arrive();
+        gpu_cluster_wait();
+    } else if (fault == WAIT_ALONE) {
+        gpu_cluster_wait();
+    } else if (fault == ARRIVE_ALONE) {
+        gpu_cluster_arrive();
+    } else if (fault == ARRIVE_TWICE) {
+        gpu_cluster_arrive();
+        meet_cluster();
     } else if (fault != NO_FIRST_BARRIER) {
-        gpu_cluster_barrier();
+        meet_cluster();
     }
+}
+
+void init_pair(uint32_t first, uint32_t second) {
+    if (gpu_thread() == 0) {
+        gpu_mbarrier_init(mbarrier(0), first);
+        gpu_mbarrier_init(mbarrier(1), second);
+        gpu_mbarrier_publish();
+    }
+}
+
+/* Bytes of all stores to a block. */
+uint32_t stored_bytes(uint32_t fault) {
+    const uint32_t bytes = gpu_threads() * 4;
+    return fault == FEW_BYTES ? bytes - 16 : fault == MANY_BYTES ? bytes + 16 : bytes;
 }
 
 /* Others come first. */
@@ -54,42 +80,75 @@ void linger() {
 
 } // namespace
 
+/* Stores may come before their bytes are expected. The last barrier is for those that are planted
+ * to be late. */
 void rotate_cluster(const void *argument) {
     const cluster_params &p = params_of(argument);
-    uint32_t *words = shared_words();
-    words[gpu_thread()] = p.in[place()];
-    cluster_barrier(p.fault);
-    read_peer(p, p.fault == RANK_BEYOND ? p.cluster : (gpu_cluster_rank() + 1) % p.cluster);
-    if (p.fault != NO_LAST_BARRIER)
-        gpu_cluster_barrier();
-}
-
-/* Thread t of the next block reads what threads t to t + 3 of this one wrote, so all arrive. */
-void rotate_by_mbarriers(const void *argument) {
-    const cluster_params &p = params_of(argument);
-    const uint32_t next = (gpu_cluster_rank() + 1) % p.cluster;
-    const uint32_t last = (gpu_cluster_rank() + p.cluster - 1) % p.cluster;
-    if (gpu_thread() == 0) {
-        gpu_mbarrier_init(mbarrier(0), gpu_threads());
-        gpu_mbarrier_init(mbarrier(1), gpu_threads());
-        gpu_mbarrier_publish();
-    }
-    if (p.fault == NO_BARRIER)
-        gpu_barrier();
-    else
-        gpu_cluster_barrier();
-    shared_words()[gpu_thread()] = p.in[place()];
-    gpu_mbarrier_arrive_at(mbarrier(0), p.fault == RANK_BEYOND ? p.cluster : last);
+    init_pair(1, 1);
+    first_barrier(p.fault);
+    store_all(p, p.fault == RANK_BEYOND ? p.cluster : (gpu_cluster_rank() + 1) % p.cluster, 0);
+    if (gpu_thread() == 0)
+        gpu_mbarrier_expect(mbarrier(0), stored_bytes(p.fault));
     if (p.fault == WAIT_FOR_OWN)
         gpu_mbarrier_wait(mbarrier(0), 0);
     else if (p.fault != NO_WAIT)
         gpu_mbarrier_wait_peers(mbarrier(0), 0);
-    read_peer(p, next);
-    gpu_mbarrier_arrive_at(mbarrier(1), next);
-    if (p.fault != NO_WAIT_FOR_ROOM)
-        gpu_mbarrier_wait_peers(mbarrier(1), 0);
-    shared_words()[gpu_thread()] = 0;
-    gpu_cluster_barrier();
+    p.out[place()] = shared_words()[gpu_thread()];
+    meet_cluster();
+}
+
+void rotate_through_global(const void *argument) {
+    const cluster_params &p = params_of(argument);
+    const uint32_t rank = gpu_cluster_rank(), last = (rank + p.cluster - 1) % p.cluster;
+    p.out[place()] = p.in[place()];
+    if (p.fault != NO_FIRST_BARRIER)
+        meet_cluster();
+    const uint32_t value = p.out[place() + (last - rank) * gpu_threads()];
+    meet_cluster();
+    p.out[place()] = value;
+}
+
+void reverse_by_cluster(const void *argument) {
+    const cluster_params &p = params_of(argument);
+    uint32_t *words = shared_words(), value = 0;
+    if (p.fault != WRITE_BEHIND_ARRIVAL)
+        words[gpu_thread()] = p.in[place()];
+    gpu_cluster_arrive();
+    if (p.fault == WRITE_BEHIND_ARRIVAL)
+        words[gpu_thread()] = p.in[place()];
+    if (p.fault == READ_BEFORE_WAIT)
+        value = words[gpu_threads() - 1 - gpu_thread()];
+    gpu_cluster_wait();
+    if (p.fault != READ_BEFORE_WAIT)
+        value = words[gpu_threads() - 1 - gpu_thread()];
+    p.out[place()] = value;
+}
+
+/* mbarrier 0: a row is there; 1: the next block has read its own. It is not told of the last round,
+ * when it may have left. */
+void rotate_in_rounds(const void *argument) {
+    constexpr uint32_t ROUNDS = 3;
+    const cluster_params &p = params_of(argument);
+    const uint32_t next = (gpu_cluster_rank() + 1) % p.cluster;
+    const uint32_t last = (gpu_cluster_rank() + p.cluster - 1) % p.cluster;
+    init_pair(1, gpu_threads());
+    if (p.fault == NO_BARRIER)
+        gpu_barrier();
+    else
+        meet_cluster();
+    uint32_t sum = 0;
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        if (gpu_thread() == 0)
+            gpu_mbarrier_expect(mbarrier(0), stored_bytes(p.fault));
+        if (p.fault != NO_WAIT_FOR_ROOM)
+            gpu_mbarrier_wait_peers(mbarrier(1), (round % 2) ^ 1);
+        store_all(p, next, round);
+        gpu_mbarrier_wait_peers(mbarrier(0), round % 2);
+        sum += shared_words()[gpu_thread()];
+        if (round + 1 < ROUNDS)
+            gpu_mbarrier_arrive_at(mbarrier(1), p.fault == RANK_BEYOND ? p.cluster : last);
+    }
+    p.out[place()] = sum;
 }
 
 /* mbarriers 0 and 1: a row is full; 2 and 3: it is free. The first wave writes row r when it is
@@ -200,24 +259,24 @@ void rotate_part_through_global(const void *argument) {
 
 void elect_one(const void *argument) {
     const uint32_t wave = gpu_uniform_wave();
+    if (params_of(argument).fault == ARRIVE_ALONE)
+        gpu_cluster_arrive();
     params_of(argument).out[place()] = gpu_elect() ? wave + 1 : 0;
 }
 
-void read_ended_peer(const void *argument) {
-    gpu_cluster_barrier();
+void store_to_ended_peer(const void *argument) {
+    init_pair(1, 1);
+    meet_cluster();
     if (gpu_cluster_rank() == 0)
         return;
     for (int i = 0; i < 40; i++)
         linger();
-    read_peer(params_of(argument), 0);
+    store_all(params_of(argument), 0, 0);
 }
 
 void arrive_at_ended_peer(const void *) {
-    if (gpu_thread() == 0) {
-        gpu_mbarrier_init(mbarrier(0), gpu_threads());
-        gpu_mbarrier_publish();
-    }
-    gpu_cluster_barrier();
+    init_pair(gpu_threads(), 1);
+    meet_cluster();
     if (gpu_cluster_rank() == 0)
         return;
     for (int i = 0; i < 40; i++)

@@ -12,9 +12,17 @@ extern "C" {
 enum cluster_fault {
     CLUSTER_RIGHT,
     NO_FIRST_BARRIER,
-    NO_LAST_BARRIER,
     BARRIER_FOR_HALF,
     BARRIER_IN_EACH_BRANCH,
+    ARRIVE_TWICE,
+    WAIT_ALONE,
+    ARRIVE_ALONE,
+    WRITE_BEHIND_ARRIVAL,
+    READ_BEFORE_WAIT,
+    FEW_BYTES,
+    MANY_BYTES,
+    STORE_BEYOND,
+    STORE_MISALIGNED,
     RANK_BEYOND,
     NO_WAIT,
     NO_WAIT_FOR_ROOM,
@@ -43,10 +51,15 @@ struct cluster_params {
     uint32_t fault; /* enum cluster_fault */
 };
 
-/* out of a block = in of the next one of its cluster. */
+/* out of a block = in of the one before of its cluster, which stores it there. */
 void rotate_cluster(const void *argument);
-/* The same, where the neighbour's mbarrier tells that all is there, and mine that all was read. */
-void rotate_by_mbarriers(const void *argument);
+/* The same by global memory and barriers alone. */
+void rotate_through_global(const void *argument);
+/* out = in reversed in the block, by the cluster's barrier. */
+void reverse_by_cluster(const void *argument);
+/* out of a block = the sum of what the one before stores in three rounds; mbarriers tell that all
+ * is there, and to the one before that all was read. */
+void rotate_in_rounds(const void *argument);
 /* The first wave hands `in` on to the second one, a row of shared memory at a time. */
 void hand_on(const void *argument);
 /* The same, where one lane arrives for its wave and one waits for it. */
@@ -57,8 +70,8 @@ void reverse_part(const void *argument);
 void rotate_part_through_global(const void *argument);
 /* out = the wave's number, from 1, for one of its lanes; 0 for the others. */
 void elect_one(const void *argument);
-/* Block 0 of two ends, and the other one reads from it, or arrives there. */
-void read_ended_peer(const void *argument);
+/* Block 0 of two ends, and the other one stores to it, or arrives there. */
+void store_to_ended_peer(const void *argument);
 void arrive_at_ended_peer(const void *argument);
 /* out = in by an asynchronous copy, after the grid before. */
 void copy_early(const void *argument);
