@@ -207,7 +207,7 @@ GPU_DEVICE uint32_t gpu_multiply_high(uint32_t a, uint32_t b) {
     return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32);
 }
 
-#if KRY_SIMT_ARCH >= 90 && KRY_SIMT_MMA
+#if KRY_SIMT_ARCH >= 90 && GPU_HAS_MMA
 #define GPU_HAS_WGMMA 1
 #include "target_cpu_hopper.h"
 #else
