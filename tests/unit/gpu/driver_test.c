@@ -6,6 +6,7 @@
 
 #include "fake_cuda.h"
 #include "fake_hip.h"
+#include "simt/tensor_map.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -146,16 +147,43 @@ static void memory_and_launches(void) {
     EXPECT(cuda->find(module, "gpu_sort", 100 << 10, &function) == KRY_OK);
     EXPECT(fake_cuda.shared_allowed == 100 << 10);
     char parameters[FAKE_PARAMETERS_MAX] = "what the entry gets";
-    EXPECT(cuda->launch(function, 7, 64, 99 << 10, parameters, text) == KRY_OK);
+    struct gpu_launch how = {.grid = 7, .block = 64, .shared_bytes = 99 << 10};
+    EXPECT(cuda->launch(function, &how, parameters, text) == KRY_OK);
     const struct fake_launch *launch = &fake_cuda.launches[0];
     EXPECT(fake_cuda.launch_count == 1 && launch->grid == 7 && launch->block == 64 &&
-           launch->shared_bytes == 99 << 10 && launch->stream == text);
+           launch->shared_bytes == 99 << 10 && launch->stream == text && launch->cluster == 0 &&
+           !launch->early);
     EXPECT(strcmp(launch->entry, "gpu_sort") == 0);
     EXPECT(strcmp((const char *)launch->parameters, parameters) == 0);
-    EXPECT(cuda->launch(function, 0, 64, 0, parameters, NULL) == KRY_E_DEVICE);
+    how = (struct gpu_launch){.grid = 8, .block = 64, .cluster = 4, .early = 1};
+    EXPECT(cuda->launch(function, &how, parameters, NULL) == KRY_OK);
+    launch = &fake_cuda.launches[1];
+    EXPECT(launch->grid == 8 && launch->cluster == 4 && launch->early);
+    uint32_t clusters;
+    EXPECT(cuda->clusters(function, &how, &clusters) == KRY_OK);
+    EXPECT(clusters == (uint32_t)fake_cuda.active_clusters / 4);
+    how.grid = 0;
+    EXPECT(cuda->launch(function, &how, parameters, NULL) == KRY_E_DEVICE);
     EXPECT_WORDS(gpu_error_message(), "cuLaunchKernel");
     EXPECT(cuda->release(memory) == KRY_OK && cuda->release(other) == KRY_OK);
     EXPECT(fake_cuda.live_blocks == 0);
+}
+
+/* A map says where rows lie; the copy engine wants them at multiples of 16 bytes. */
+static void rows_are_mapped(void) {
+    static _Alignas(64) struct gpu_tensor_map map;
+    static _Alignas(16) uint16_t x[3 * 104];
+    struct simt_tensor tensor;
+    EXPECT(cuda->available() == KRY_OK);
+    EXPECT(cuda->map_rows(&map, x, 100, 3, 104, 32) == KRY_OK);
+    EXPECT(simt_tensor_map_read(&map, &tensor));
+    EXPECT(tensor.address == (const unsigned char *)x && tensor.columns == 100 &&
+           tensor.rows == 3 && tensor.row_bytes == 208 && tensor.box_columns == 64 &&
+           tensor.box_rows == 32 && tensor.element_bytes == 2 && tensor.swizzle_bytes == 128);
+    EXPECT(cuda->map_rows(&map, x, 99, 1, 99, 8) == KRY_OK); /* one row needs no stride */
+    EXPECT(cuda->map_rows(&map, x + 1, 64, 1, 64, 8) == KRY_E_DEVICE);
+    EXPECT_WORDS(gpu_error_message(), "cuTensorMapEncodeTiled");
+    EXPECT(cuda->map_rows(&map, x, 64, 2, 100, 8) == KRY_E_DEVICE);
 }
 
 /* ---- HIP ------------------------------------------------------------------------------------- */
@@ -211,7 +239,8 @@ static void hip_memory_and_launches(void) {
     EXPECT(hip->clear(memory, 2, NULL) == KRY_OK && *(char *)memory == 0);
     EXPECT(hip->load(&mi300, "code", &module) == KRY_OK);
     EXPECT(hip->find(module, "gpu_sort", 60 << 10, &function) == KRY_OK);
-    EXPECT(hip->launch(function, 3, 256, 60 << 10, text, NULL) == KRY_OK);
+    const struct gpu_launch how = {.grid = 3, .block = 256, .shared_bytes = 60 << 10};
+    EXPECT(hip->launch(function, &how, text, NULL) == KRY_OK);
     EXPECT(strcmp(fake_hip.launched, "gpu_sort") == 0 && fake_hip.grid == 3 &&
            fake_hip.block == 256 && fake_hip.shared_bytes == 60 << 10);
     EXPECT(hip->synchronize(NULL) == KRY_OK && fake_hip.synchronized == 3);
@@ -233,6 +262,7 @@ IN_CHILD(cuda_failure_is_told_with_function_and_the_drivers_words, failures)
 IN_CHILD(cuda_device_of_another_architecture_than_listed_is_refused, another_order)
 IN_CHILD(cuda_failed_initialisation_is_remembered, failing_init)
 IN_CHILD(cuda_memory_and_launches_reach_the_driver, memory_and_launches)
+IN_CHILD(cuda_rows_are_mapped_where_the_copy_engine_takes_them, rows_are_mapped)
 IN_CHILD(hip_device_is_set_and_set_back, device_is_set_back)
 IN_CHILD(hip_failure_is_told_with_function_and_words, hip_failures)
 IN_CHILD(hip_without_gpu_is_an_error_of_the_device, hip_without_gpu)
@@ -249,6 +279,7 @@ int main(void) {
         cmocka_unit_test(cuda_device_of_another_architecture_than_listed_is_refused),
         cmocka_unit_test(cuda_failed_initialisation_is_remembered),
         cmocka_unit_test(cuda_memory_and_launches_reach_the_driver),
+        cmocka_unit_test(cuda_rows_are_mapped_where_the_copy_engine_takes_them),
         cmocka_unit_test(hip_device_is_set_and_set_back),
         cmocka_unit_test(hip_failure_is_told_with_function_and_words),
         cmocka_unit_test(hip_without_gpu_is_an_error_of_the_device),

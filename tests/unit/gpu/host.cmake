@@ -32,7 +32,7 @@ if(TARGET kernelry_gpu_host)
                         fake_hip)
 
   kernelry_gpu_test(fake_cuda fake_cuda_test.c)
-  kernelry_gpu_test(driver driver_test.c)
+  kernelry_gpu_test(driver driver_test.c ../../support/simt/tensor_map.c)
   kernelry_gpu_test(devices devices_test.c)
   kernelry_gpu_test(prepare prepare_test.c weights.c every_code.c)
   kernelry_gpu_test(kernel kernel_test.c weights.c every_code.c)
@@ -69,6 +69,7 @@ if(TARGET kernelry_gpu_host)
       get_target_property(library fake_${driver} OUTPUT_NAME)
       get_target_property(version fake_${driver} SOVERSION)
       get_target_property(sources fake_${driver} SOURCES)
+      list(FILTER sources EXCLUDE REGEX tensor_map) # the layer has it
       fake_driver(fake_${driver}_simt ${library} ${version} ${sources}
         ${support}/fake_${driver}_simt.c ${support}/fake_simt.c)
       set_target_properties(fake_${driver}_simt PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${fakes}/simt)
