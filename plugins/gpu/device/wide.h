@@ -271,6 +271,7 @@ GPU_DEVICE void gpu_wide_copy_all(const gpu_wide_params &w, gpu_wide_progress at
         gpu_wide_source<S> from = gpu_wide_source_of<S>(w.apply, at);
         for (int32_t tile = at.begin; tile < at.end; tile += S::TILES) {
             gpu_mbarrier_wait(&barriers->empty[at.stage], at.phase ^ 1);
+            gpu_wave_barrier(); /* a lane that looked later might find the phase after this one */
             if (elected)
                 gpu_wide_copy<S>(w, from, shared + at.stage * S::STAGE_BYTES,
                                  shared + S::TABLES_AT + at.stage * S::SLOTS,
