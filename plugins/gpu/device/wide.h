@@ -193,8 +193,11 @@ GPU_DEVICE void gpu_wide_copy_any_scales(const gpu_apply_params &p, const gpu_wi
                                          gpu_mbarrier *full) {
     uint32_t groups[S::SLOTS], blocks = static_cast<uint32_t>(p.k_tiles) * GPU_TILE_BLOCKS;
 #pragma unroll
-    for (uint32_t i = 0; i < S::SLOTS; i++)
+    for (uint32_t i = 0; i < S::SLOTS; i++) {
         groups[i] = gpu_group(p, from.block + i < blocks ? from.block + i : blocks - 1);
+        if (i > 0 && groups[i] < groups[i - 1])
+            groups[i] = groups[i - 1]; /* behind the last block in use block_group holds zeros */
+    }
     uint32_t count = groups[S::SLOTS - 1] - groups[0] + 1;
     bool near = count <= S::SLOTS; /* else each block brings its own */
 #pragma unroll
