@@ -57,8 +57,7 @@ GPU_DEVICE gpu_x_source gpu_x_source_of(const gpu_apply_params &p, int64_t row, 
 
 /**
  * Start copying COUNT chunks, ROWS rows of 128 bytes apart, to shared memory at `to`; FLIP is the
- * bit of the place that ROWS changes by the swizzle. Columns that do not exist are zeros. Rows that
- * do not exist stay what they are: they are columns of operand B that nobody stores.
+ * bit of the place that ROWS changes by the swizzle. What does not exist is zero and is not read.
  */
 template <int COUNT, int ROWS, uint32_t FLIP>
 GPU_DEVICE void gpu_copy_x(const gpu_apply_params &p, const gpu_x_source &from, unsigned char *to) {
@@ -69,17 +68,16 @@ GPU_DEVICE void gpu_copy_x(const gpu_apply_params &p, const gpu_x_source &from, 
         for (int32_t i = 0; i < COUNT * 8; i++) {
             uint32_t place = from.at ^ (static_cast<uint32_t>(i) / 8 % 2 * FLIP);
             uint16_t *value = reinterpret_cast<uint16_t *>(to + i / 8 * (ROWS * 128) + place);
-            if (i / 8 * ROWS < from.rows)
-                value[i % 8] =
-                    i % 8 < left ? from.x[i / 8 * ROWS * p.x_stride + i % 8] : uint16_t{0};
+            bool exists = i / 8 * ROWS < from.rows && i % 8 < left;
+            value[i % 8] = exists ? from.x[i / 8 * ROWS * p.x_stride + i % 8] : uint16_t{0};
         }
         return;
     }
     const uint16_t *x = from.x;
 #pragma unroll
     for (int i = 0; i < COUNT; i++, x += p.x_stride * ROWS)
-        if (i * ROWS < from.rows)
-            gpu_copy_async16_if(to + i * (ROWS * 128) + (from.at ^ (i % 2 * FLIP)), x, inside);
+        gpu_copy_async16_if(to + i * (ROWS * 128) + (from.at ^ (i % 2 * FLIP)), x,
+                            inside && i * ROWS < from.rows);
 }
 #endif
 
