@@ -17,6 +17,14 @@ __attribute__((constructor)) static void begin(void) {
     const char *count = getenv("FAKE_NVML_COUNT");
     if (count != NULL)
         fake_nvml.count = (unsigned)atoi(count);
+    /* As the fake driver says; with few multiprocessors, so that a CPU that plays them is done
+     * soon. */
+    const char *capability = getenv("FAKE_CUDA_CAPABILITY");
+    for (size_t i = 0; i < sizeof fake_nvml.gpus / sizeof fake_nvml.gpus[0] && capability; i++) {
+        fake_nvml.gpus[i].major = atoi(capability) / 10;
+        fake_nvml.gpus[i].minor = atoi(capability) % 10;
+        fake_nvml.gpus[i].cores = 8 * 128;
+    }
 }
 
 int nvmlInit_v2(void);

@@ -69,7 +69,7 @@ if(TARGET kernelry_gpu_host)
       get_target_property(library fake_${driver} OUTPUT_NAME)
       get_target_property(version fake_${driver} SOVERSION)
       get_target_property(sources fake_${driver} SOURCES)
-      list(FILTER sources EXCLUDE REGEX tensor_map) # the layer has it
+      list(FILTER sources EXCLUDE REGEX "/simt/") # of which the SIMT layer brings its own
       fake_driver(fake_${driver}_simt ${library} ${version} ${sources}
         ${support}/fake_${driver}_simt.c ${support}/fake_simt.c)
       set_target_properties(fake_${driver}_simt PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${fakes}/simt)
