@@ -63,6 +63,8 @@ static void launch_entry(const struct gpu_launch *launch, void (*entry)(const vo
         .block = launch->block,
         .wave = device.wave,
         .shared_bytes = launch->shared_bytes,
+        .cluster = launch->cluster,
+        .early = launch->early != 0,
         .seed = device.seed++,
     };
     const char *fault = simt_launch(&simt);
@@ -88,6 +90,7 @@ static void launch_entry(const struct gpu_launch *launch, void (*entry)(const vo
     }
 
 DEFINE(apply, struct gpu_apply_params)
+DEFINE(wide, struct gpu_wide_params)
 DEFINE(arrange, struct gpu_arrange_params)
 DEFINE(sort, struct gpu_sort_params)
 DEFINE(fill_source, struct gpu_fill_source_params)

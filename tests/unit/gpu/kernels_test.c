@@ -18,6 +18,7 @@
 
 #include "kernels_device.h"
 #include "kernels_problem.h"
+#include "tensor_map.h"
 
 static uint32_t arch;
 static uint32_t family;
@@ -109,6 +110,22 @@ static void describe(char *text, size_t size, const kry_linear *l, const struct 
              (long long)call->y_stride);
 }
 
+/* The map of x that gpu_wide_* reads, as the driver makes it. */
+static void run_wide(const struct gpu_plan *plan, const struct gpu_apply_params *apply) {
+    enum { UINT16 = 1, SWIZZLE_128B = 3, L2_256B = 3, BOX_COLUMNS = 64 };
+    struct gpu_wide_params params = {.apply = *apply};
+    const uint64_t dimensions[] = {(uint64_t)apply->k, (uint64_t)apply->m};
+    const int64_t stride = apply->m == 1 ? (apply->k + 7) / 8 * 8 : apply->x_stride;
+    const uint64_t strides[] = {(uint64_t)stride * 2};
+    const uint32_t box[] = {BOX_COLUMNS, (uint32_t)plan->box_rows};
+    const uint32_t ones[] = {1, 1};
+    void *x = (void *)(uintptr_t)apply->x;
+    assert_int_equal(simt_tensor_map_encode(&params.x, UINT16, 2, x, dimensions, strides, box, ones,
+                                            0, SWIZZLE_128B, L2_256B, 0),
+                     0);
+    device_wide(&plan->main, &params);
+}
+
 /* Run a plan over all rows of a call; a plan that takes fewer at a time is not meant here. */
 static void run_plan(const struct layer *layer, const struct gpu_plan *plan,
                      const struct call *call) {
@@ -134,7 +151,11 @@ static void run_plan(const struct layer *layer, const struct gpu_plan *plan,
         device_arrange(&plan->arrange, &params);
     }
     const struct gpu_apply_params params = gpu_plan_params(plan, linear, &layer->layout, &run);
-    device_apply(&plan->main, &params);
+    if (plan->box_rows != 0) {
+        run_wide(plan, &params);
+    } else {
+        device_apply(&plan->main, &params);
+    }
     call_check(call, &layer->problem, what);
     for (uint64_t i = 0; i < plan->zeroed_bytes; i++) {
         if (zeroed[i] != 0) {
@@ -219,6 +240,9 @@ static void every_candidate_is_right(void **state) {
             .x_type = x_types[i / 4 % 2],
             .y_type = x_types[i / 4 % 2],
         };
+        if (family == GPU_FAMILY_WGMMA) {
+            linear.y_type = KRY_TYPE_F32; /* so that it is streams', see wide_tiles_are_right */
+        }
         linear.in_features = linear.group_size == 64 ? 600 : 330;
         problem_complete(&linear);
         run_candidates(&linear, i % 3 == 0 ? 9 : 5, i % 5 == 0);
@@ -266,6 +290,109 @@ static void splits_of_long_rows_are_right(void **state) {
         layer_discard(&layer);
     }
 }
+
+/* ---- gpu_wide_* ---------------------------------------------------------------------------- */
+
+enum { WIDE_KINDS = 8 };
+
+/* Every kind of groups, the shortest and some longer rows, and shards that begin inside a group;
+ * few places and features where there are many rows. `turn` goes through types and shapes. */
+static kry_linear wide_linear(size_t kind, size_t turn, int64_t m) {
+    static const int64_t group_sizes[WIDE_KINDS] = {-1, 128, 64, 32, 16, 48, 100, 32};
+    static const int64_t in_features[] = {64, 330, 90, 200, 520, 1100};
+    static const int64_t out_features[] = {130, 1, 40, 63, 300};
+    kry_linear linear = {
+        .in_features = in_features[(kind + turn) % (m > 33 ? 4 : 6)],
+        .out_features = out_features[(kind + 2 * turn) % (m > 17 ? 4 : 5)],
+        .group_size = group_sizes[kind],
+        .weight_type = weight_types[(kind + turn) % 4],
+        .x_type = x_types[(kind + turn + turn / 3) % 2],
+        .y_type = KRY_TYPE_BF16,
+        .act_order = kind == WIDE_KINDS - 1,
+    };
+    if (linear.x_type == KRY_TYPE_F16 && (kind + turn) % 3 != 0) {
+        linear.y_type = KRY_TYPE_F16;
+    }
+    if (linear.group_size > 0 && (kind + turn) % 5 < 3) {
+        linear.k_offset = 1 + problem_random(300);
+    }
+    problem_complete(&linear);
+    return linear;
+}
+
+struct wide_run {
+    const struct layer *layer;
+    int64_t m;
+    int64_t x_stride;
+    int64_t y_stride;
+    int64_t shift;
+    int has_bias;
+};
+
+static void run_wide_plan(const struct wide_run *r, const struct gpu_plan *plan) {
+    struct call call;
+    assert_int_equal(strncmp(plan->main.entry, "gpu_wide", 8), 0);
+    call_make(&call, &r->layer->problem, r->m, r->x_stride, r->y_stride, r->shift, r->has_bias);
+    run_plan(r->layer, plan, &call);
+    call_discard(&call);
+}
+
+/* Each block tile that the planner looks at, with a cluster of up to `cluster` blocks. */
+static void run_wide_tiles(const struct wide_run *r, uint32_t at_once, int32_t cluster) {
+    struct gpu_facts facts = facts_of(132);
+    const struct gpu_call planned = {.m = r->m,
+                                     .x_unit = r->shift != 0 || r->x_stride % 8 != 0 ? 2 : 16};
+    struct gpu_plan chosen = {0};
+    struct gpu_plan plan;
+    double cost;
+    for (int32_t i = 0; i < 2 * GPU_CLUSTER_MAX; i++) {
+        facts.clusters[i / GPU_CLUSTER_MAX][i % GPU_CLUSTER_MAX] = (uint16_t)at_once;
+    }
+    for (int32_t i = 0; gpu_plan_candidate(&facts, &r->layer->problem.linear, &r->layer->layout,
+                                           &planned, i, &plan, &cost);
+         i++) {
+        if (chosen.tile_m != 0 && chosen.tile_m != plan.tile_m) {
+            run_wide_plan(r, &chosen);
+        }
+        if (chosen.tile_m != plan.tile_m || plan.splits <= cluster) {
+            chosen = plan;
+        }
+    }
+    assert_int_not_equal(chosen.tile_m, 0);
+    run_wide_plan(r, &chosen);
+}
+
+/* Rows around the edges of tiles; one to three clusters at a time, so that most of them go on to a
+ * second output tile. */
+static void wide_tiles_are_right(void **state) {
+    static const int64_t rows[] = {1, 8, 9, 16, 17, 33, 65, 129, 257};
+    enum { ROWS = sizeof rows / sizeof rows[0] };
+    (void)state;
+    if (family != GPU_FAMILY_WGMMA) {
+        skip();
+    }
+    for (size_t j = 0; j < ROWS; j++) {
+        for (size_t kind = 0; kind < WIDE_KINDS; kind++) {
+            const kry_linear linear = wide_linear(kind, j, rows[j]);
+            const size_t turn = kind * ROWS + j;
+            const int64_t k = linear.in_features;
+            struct layer layer;
+            layer_make(&layer, &linear);
+            const struct wide_run run = {
+                .layer = &layer,
+                .m = rows[j],
+                .x_stride = turn % 4 == 0 ? k + 3 : (k + 7) / 8 * 8 + (int64_t)(turn % 3) * 8,
+                .y_stride = linear.out_features + (int64_t)(turn % 3),
+                .shift = turn % 7 == 0,
+                .has_bias = turn % 2 == 0,
+            };
+            run_wide_tiles(&run, 1 + (uint32_t)(turn % 3), 1 + (int32_t)(turn % GPU_CLUSTER_MAX));
+            layer_discard(&layer);
+        }
+    }
+}
+
+/* ---- whatever ------------------------------------------------------------------------------ */
 
 static kry_linear random_linear(void) {
     static const int64_t group_sizes[] = {16, 24, 32, 48, 64, 100, 128, -1};
@@ -385,6 +512,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(every_entry_is_in_the_module),
         cmocka_unit_test(every_candidate_is_right),
         cmocka_unit_test(splits_of_long_rows_are_right),
+        cmocka_unit_test(wide_tiles_are_right),
         cmocka_unit_test(random_shapes_are_right),
         cmocka_unit_test(codes_lie_where_the_layout_says),
         cmocka_unit_test(ranges_prepare_what_the_whole_does),
