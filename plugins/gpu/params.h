@@ -62,7 +62,8 @@ struct gpu_tensor_map {
 
 /** gpu_wide_*: the same product; x's rows are read through the map, whose boxes are 64 columns wide
  *  and have the entry's rows. `splits` blocks, a cluster, share an output tile along K. front may
- * be any; partials, semaphores, split_tiles and waves_n are not used. */
+ * be a multiple of 8: the copy engine does not start between chunks of 16 bytes. partials,
+ *  semaphores, split_tiles and waves_n are not used. */
 struct gpu_wide_params {
     struct gpu_tensor_map x;
     struct gpu_apply_params apply;

@@ -354,9 +354,9 @@ static bool is_wide(const struct gpu_facts *facts, const kry_linear *linear) {
 }
 
 /** Rows of a call's runs, and whether x is put in order first. */
-static int64_t run_of(const struct gpu_layout *layout, const struct gpu_call *call, bool wide,
+static int64_t run_of(const struct gpu_layout *layout, const struct gpu_call *call,
                       bool *arranged) {
-    *arranged = layout->gathered || (!wide && layout->front % 8 != 0) || call->x_unit < 16;
+    *arranged = layout->gathered || layout->front % 8 != 0 || call->x_unit < 16;
     int64_t rows = minimum(call->m, INT64_C(1) << 16);
     return *arranged ? arranged_rows(layout, rows) : rows;
 }
@@ -365,7 +365,7 @@ bool gpu_plan_candidate(const struct gpu_facts *facts, const kry_linear *linear,
                         const struct gpu_layout *layout, const struct gpu_call *call, int32_t index,
                         struct gpu_plan *out, double *cost) {
     bool arranged, wide = is_wide(facts, linear);
-    int64_t rows = run_of(layout, call, wide, &arranged);
+    int64_t rows = run_of(layout, call, &arranged);
     if (wide) {
         if (!gpu_wide_candidate(facts, linear, layout, rows, index, out, cost))
             return false;
@@ -387,7 +387,7 @@ void gpu_plan_of(const struct gpu_facts *facts, const kry_linear *linear,
                  const struct gpu_layout *layout, const struct gpu_call *call,
                  struct gpu_plan *out) {
     bool arranged, wide = is_wide(facts, linear);
-    int64_t rows = run_of(layout, call, wide, &arranged);
+    int64_t rows = run_of(layout, call, &arranged);
     if (wide) {
         gpu_wide_plan(facts, linear, layout, rows, out);
         arrange_wide(layout, rows, arranged, out);

@@ -24,8 +24,8 @@ struct wide_shape {
 };
 
 static const struct wide_shape shapes[] = {
-    {8, 2, 256, 288, 2, {8, 5}, 1, 2500, 700, 816, 1.9},
-    {16, 2, 256, 288, 2, {6, 4}, 2, 2500, 800, 870, 1.9},
+    {8, 2, 256, 288, 2, {8, 5}, 1, 2500, 250, 760, 1.9},
+    {16, 2, 256, 288, 2, {6, 4}, 2, 2500, 250, 810, 1.9},
     {32, 4, 512, 640, 1, {6, 4}, 4, 4600, 0, 1400, 1.4},
     {64, 4, 512, 640, 1, {4, 3}, 8, 6600, 0, 1830, 1.4},
     {128, 4, 256, 384, 1, {3, 2}, 4, 11800, 2700, 2390, 1.3},
@@ -77,16 +77,28 @@ struct wide_candidate {
     double cost;
 };
 
+/** By how much blocks slow each other down of which there are so many a multiprocessor. */
+static double crowding(double blocks) {
+    static const double measured[][2] = {{0.5, 1}, {0.75, 1.3}, {1.45, 1.38}, {1.7, 1.7}, {2, 1.9}};
+    enum { LAST = sizeof measured / sizeof *measured - 1 };
+    if (blocks <= measured[0][0])
+        return measured[0][1];
+    int i = 1;
+    while (i < LAST && measured[i][0] < blocks)
+        i++;
+    double slope = (measured[i][1] - measured[i - 1][1]) / (measured[i][0] - measured[i - 1][0]);
+    return measured[i - 1][1] + slope * (blocks - measured[i - 1][0]);
+}
+
 static double cost_of(const struct gpu_facts *facts, const struct gpu_layout *layout,
                       const struct wide_candidate *c) {
     const struct wide_shape *s = c->shape;
     double rounds = (double)gpu_ceil_div((int64_t)c->m_blocks * c->n_blocks, c->clusters);
     double stages = (double)gpu_ceil_div(gpu_ceil_div(layout->k_tiles, STAGE_TILES), c->cluster);
     double multiprocessors = facts->multiprocessors != 0 ? facts->multiprocessors : 132;
-    double crowd = (double)c->clusters * c->cluster / multiprocessors;
     double unit = s->unit * (layout->bits == 4 ? 1 : s->unit8);
-    if (crowd > 1) /* blocks that share a multiprocessor slow each other down */
-        unit *= 1 + 0.25 * (crowd - 1);
+    if (s->resident > 1)
+        unit *= crowding((double)c->clusters * c->cluster / multiprocessors);
     return rounds * (s->tile + (c->cluster > 1 ? c->cluster * s->join : 0) + stages * unit);
 }
 

@@ -174,7 +174,8 @@ static void rows_are_mapped(void) {
     static _Alignas(64) struct gpu_tensor_map map;
     static _Alignas(16) uint16_t x[3 * 104];
     struct simt_tensor tensor;
-    EXPECT(cuda->available() == KRY_OK);
+    struct gpu_scope scope;
+    EXPECT(cuda->enter(&h200, &scope) == KRY_OK);
     EXPECT(cuda->map_rows(&map, x, 100, 3, 104, 32) == KRY_OK);
     EXPECT(simt_tensor_map_read(&map, &tensor));
     EXPECT(tensor.address == (const unsigned char *)x && tensor.columns == 100 &&

@@ -64,12 +64,16 @@ static void make(struct applied *a, const kry_linear *linear, int64_t m) {
 }
 
 static const struct gpu_apply_params *main_parameters(size_t i) {
-    return (const struct gpu_apply_params *)(const void *)fake_cuda.launches[i].parameters;
+    const void *parameters = fake_cuda.launches[i].parameters;
+    if (strncmp(fake_cuda.launches[i].entry, "gpu_wide_", 9) == 0)
+        return &((const struct gpu_wide_params *)parameters)->apply;
+    return parameters;
 }
 
 static bool is_product(const struct fake_launch *launch) {
     return strncmp(launch->entry, "gpu_stream_", 11) == 0 ||
-           strncmp(launch->entry, "gpu_tile_", 9) == 0;
+           strncmp(launch->entry, "gpu_tile_", 9) == 0 ||
+           strncmp(launch->entry, "gpu_wide_", 9) == 0;
 }
 
 /* ---- applying ----------------------------------------------------------------------------------
@@ -162,10 +166,10 @@ static void launch_that_fails(void) {
     kry_linear linear = weights_linear(128, 64, 32, KRY_WEIGHT_U4B8);
     struct applied a;
     make(&a, &linear, 1);
-    fake_cuda.failing = "cuLaunchKernel";
+    fake_cuda.failing = "cuLaunchKernelEx";
     fake_cuda.error = 700;
     EXPECT(kernel->apply(&a.binding, &a.args) == KRY_E_DEVICE);
-    EXPECT_WORDS(gpu_error_message(), "cuLaunchKernel: ");
+    EXPECT_WORDS(gpu_error_message(), "cuLaunchKernelEx: ");
     EXPECT(fake_cuda.pushes == fake_cuda.pops);
 }
 
