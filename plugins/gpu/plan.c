@@ -18,10 +18,10 @@ struct block_shape {
     int32_t m;      /* rows */
     int32_t threads;
     int32_t groups;   /* stream.h, tile.h: groups that a tile of places may hold */
-    int32_t features; /* stream.h: FEATURES, BLOCKS, and STAGES of 4 bits and of 8 */
+    int32_t features; /* stream.h: FEATURES, BLOCKS and SPAN */
     int32_t blocks;
-    int32_t stages; /* tile.h: STAGES */
-    int32_t stages8;
+    int32_t span;
+    int32_t stages; /* stream.h, tile.h: STAGES */
     int32_t waves_n;
     int32_t resident; /* blocks of a multiprocessor that registers allow */
     int32_t busy;     /* clocks of a unit on a full multiprocessor, 4 bits */
@@ -29,22 +29,22 @@ struct block_shape {
 };
 enum { PLAIN, STREAM, TILE, AMD_TILE };
 
-#define STREAM_WAVES(features_, blocks_, groups_, stages_, stages8_, resident_, waves_, busy_,     \
+#define STREAM_WAVES(features_, blocks_, groups_, span_, stages_, resident_, waves_, busy_,        \
                      alone_)                                                                       \
     {                                                                                              \
         .kernel = STREAM, .n = features_ * 16 * waves_, .m = blocks_ * 8, .threads = 256,          \
-        .groups = groups_, .features = features_, .blocks = blocks_, .stages = stages_,            \
-        .stages8 = stages8_, .waves_n = waves_, .resident = resident_, .busy = busy_,              \
+        .groups = groups_, .features = features_, .blocks = blocks_, .span = span_,                \
+        .stages = stages_, .waves_n = waves_, .resident = resident_, .busy = busy_,                \
         .alone = alone_                                                                            \
     }
-#define STREAM(features, blocks, groups, stages, stages8, resident, busy, alone)                   \
-    STREAM_WAVES(features, blocks, groups, stages, stages8, resident, 1, busy, alone),             \
-        STREAM_WAVES(features, blocks, groups, stages, stages8, resident, 2, busy, alone),         \
-        STREAM_WAVES(features, blocks, groups, stages, stages8, resident, 4, busy, alone)
+#define STREAM(features, blocks, groups, span, stages, resident, busy, alone)                      \
+    STREAM_WAVES(features, blocks, groups, span, stages, resident, 1, busy, alone),                \
+        STREAM_WAVES(features, blocks, groups, span, stages, resident, 2, busy, alone),            \
+        STREAM_WAVES(features, blocks, groups, span, stages, resident, 4, busy, alone)
 #define TILE(n_, m_, threads_, groups_, resident_, busy_, alone_)                                  \
     {                                                                                              \
         .kernel = TILE, .n = n_, .m = m_, .threads = threads_, .groups = groups_, .stages = 4,     \
-        .stages8 = 4, .resident = resident_, .busy = busy_, .alone = alone_                        \
+        .resident = resident_, .busy = busy_, .alone = alone_                                      \
     }
 
 #define AMD(n_, m_, threads_, resident_, busy_, alone_)                                            \
@@ -56,17 +56,17 @@ enum { PLAIN, STREAM, TILE, AMD_TILE };
 /* The clocks were measured on an H200, see bench/gpu/NOTES.md. A unit is a k tile of 16 features
  * (stream.h) or of the block (tile.h). */
 static const struct block_shape shapes[] = {
-    STREAM(1, 1, 1, 6, 3, 2, 35, 380),
-    STREAM(2, 1, 1, 4, 4, 2, 33, 300),
-    STREAM(4, 1, 1, 3, 3, 2, 32, 270),
-    STREAM(2, 2, 1, 4, 4, 2, 45, 400),
-    STREAM(4, 2, 1, 3, 3, 1, 40, 320),
-    STREAM(1, 1, 2, 6, 3, 2, 40, 450),
-    STREAM(2, 1, 2, 4, 4, 2, 36, 350),
-    STREAM(4, 1, 2, 3, 3, 2, 35, 320),
-    STREAM(2, 2, 2, 4, 4, 2, 50, 450),
-    STREAM(2, 1, 4, 4, 4, 2, 44, 420),
-    STREAM(2, 2, 4, 4, 4, 2, 60, 540),
+    STREAM(1, 1, 1, 2, 4, 2, 33, 340),
+    STREAM(2, 1, 1, 2, 3, 2, 32, 290),
+    STREAM(4, 1, 1, 1, 3, 2, 32, 270),
+    STREAM(2, 2, 1, 1, 4, 2, 45, 400),
+    STREAM(4, 2, 1, 1, 3, 1, 40, 320),
+    STREAM(1, 1, 2, 2, 4, 2, 38, 400),
+    STREAM(2, 1, 2, 2, 3, 2, 35, 340),
+    STREAM(4, 1, 2, 1, 3, 2, 35, 320),
+    STREAM(2, 2, 2, 1, 4, 2, 50, 450),
+    STREAM(2, 1, 4, 1, 4, 2, 44, 420),
+    STREAM(2, 2, 4, 1, 4, 2, 60, 540),
     TILE(128, 32, 128, 1, 3, 473, 700),
     TILE(128, 64, 128, 1, 2, 760, 980),
     TILE(128, 128, 128, 1, 2, 1380, 1900),
@@ -109,7 +109,7 @@ static double larger(double a, double b) { return a > b ? a : b; }
 
 /** Tiles of places that a block takes at a time. */
 static int32_t tiles_at_once(const struct block_shape *s, int32_t threads) {
-    return s->kernel == STREAM ? threads / 32 / s->waves_n : 1;
+    return s->kernel == STREAM ? threads / 32 / s->waves_n * s->span : 1;
 }
 
 static uint32_t family_of(const kry_device *device) {
@@ -148,16 +148,16 @@ static int32_t groups_of_tile(const struct gpu_layout *layout) {
 static uint32_t shape_shared_bytes(const struct block_shape *s, int32_t threads, int32_t bits) {
     if (s->kernel == PLAIN)
         return (uint32_t)(threads * s->m * 4);
-    int32_t stages = bits == 4 ? s->stages : s->stages8, sums = s->n * s->m * 4;
+    int32_t sums = s->n * s->m * 4; /* y's tile, where it is not stored directly */
     if (s->kernel == AMD_TILE)
         return (uint32_t)(2 * s->m * GPU_AMD_PITCH > sums ? 2 * s->m * GPU_AMD_PITCH : sums);
     int32_t n_tiles = s->kernel == STREAM ? s->features : s->n / 16; /* of a ring or the block */
     int32_t stage = s->m * 128 + n_tiles * (128 * bits + s->groups * 48);
     if (s->kernel == STREAM) {
-        stage *= threads / 32;
+        stage *= threads / 32 * s->span;
         sums = threads * s->features * s->blocks * 16 + 16;
-    } /* else y's tile, where it cannot be stored directly */
-    return (uint32_t)(stages * stage > sums ? stages * stage : sums);
+    }
+    return (uint32_t)(s->stages * stage > sums ? s->stages * stage : sums);
 }
 
 /**
@@ -219,7 +219,8 @@ static double cost_of(const struct gpu_facts *facts, const struct candidate *c, 
     double units = c->split_tiles, mine = c->split_tiles;
     if (stream) {
         units *= s->n / 16;
-        mine = (double)(gpu_ceil_div(c->split_tiles, tiles_at_once(s, c->threads)) * s->features);
+        mine = (double)(gpu_ceil_div(c->split_tiles, tiles_at_once(s, c->threads)) * s->span *
+                        s->features);
     }
     if (stream && c->m_blocks > 2)
         slower *= 1.5; /* blocks that read the same weights again drift apart */

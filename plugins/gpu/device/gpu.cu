@@ -17,10 +17,10 @@
 #include "stream.h"
 #include "tile.h"
 
-#define STREAM(codes, bits, type, bf16, features, blocks, groups, stages, resident)                \
+#define STREAM(codes, bits, type, bf16, features, blocks, groups, span, stages, resident)          \
     GPU_KERNEL(256, resident)                                                                      \
     gpu_stream_##codes##_##type##_##features##x##blocks##g##groups(gpu_apply_params p) {           \
-        gpu_stream<gpu_stream_shape<bits, bf16, features, blocks, groups, stages>>(p);             \
+        gpu_stream<gpu_stream_shape<bits, bf16, features, blocks, groups, span, stages>>(p);       \
     }
 
 #define TILE(codes, bits, type, bf16, n, m, waves_n, waves_m, features, rows, groups, blocks)      \
@@ -30,17 +30,17 @@
     }
 
 #define STREAMS(codes, bits, type, bf16)                                                           \
-    STREAM(codes, bits, type, bf16, 1, 1, 1, 20 / bits + 1, 2)                                     \
-    STREAM(codes, bits, type, bf16, 2, 1, 1, 4, 2)                                                 \
-    STREAM(codes, bits, type, bf16, 4, 1, 1, 3, 2)                                                 \
-    STREAM(codes, bits, type, bf16, 2, 2, 1, 4, 2)                                                 \
-    STREAM(codes, bits, type, bf16, 4, 2, 1, 3, 1)                                                 \
-    STREAM(codes, bits, type, bf16, 1, 1, 2, 20 / bits + 1, 2)                                     \
-    STREAM(codes, bits, type, bf16, 2, 1, 2, 4, 2)                                                 \
-    STREAM(codes, bits, type, bf16, 4, 1, 2, 3, 2)                                                 \
-    STREAM(codes, bits, type, bf16, 2, 2, 2, 4, 2)                                                 \
-    STREAM(codes, bits, type, bf16, 2, 1, 4, 4, 2)                                                 \
-    STREAM(codes, bits, type, bf16, 2, 2, 4, 4, 2)
+    STREAM(codes, bits, type, bf16, 1, 1, 1, 2, 4, 2)                                              \
+    STREAM(codes, bits, type, bf16, 2, 1, 1, 2, 3, 2)                                              \
+    STREAM(codes, bits, type, bf16, 4, 1, 1, 1, 3, 2)                                              \
+    STREAM(codes, bits, type, bf16, 2, 2, 1, 1, 4, 2)                                              \
+    STREAM(codes, bits, type, bf16, 4, 2, 1, 1, 3, 1)                                              \
+    STREAM(codes, bits, type, bf16, 1, 1, 2, 2, 4, 2)                                              \
+    STREAM(codes, bits, type, bf16, 2, 1, 2, 2, 3, 2)                                              \
+    STREAM(codes, bits, type, bf16, 4, 1, 2, 1, 3, 2)                                              \
+    STREAM(codes, bits, type, bf16, 2, 2, 2, 1, 4, 2)                                              \
+    STREAM(codes, bits, type, bf16, 2, 1, 4, 1, 4, 2)                                              \
+    STREAM(codes, bits, type, bf16, 2, 2, 4, 1, 4, 2)
 
 #define TILES(codes, bits, type, bf16)                                                             \
     TILE(codes, bits, type, bf16, 128, 32, 4, 1, 2, 4, 1, 3)                                       \

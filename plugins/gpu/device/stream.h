@@ -3,23 +3,23 @@
  * memory, once.
  *
  * Block tile    16 FEATURES waves_n (n) x 8 BLOCKS (m) and its share of k. Waves side by side along
- *               n read the same x; the others share k, a tile of places at a time in turn, and
+ *               n read the same x; the others share k, SPAN tiles of places at a time in turn, and
  *               their sums meet in shared memory. The FEATURES tiles of a wave lie in one panel.
  * Instruction   m16n8k16: W is operand A, so a lane's 16 bytes are operands as they come; x is
  *               operand B, by ldmatrix.
  * Groups        scales are applied to sums, not to weights: GROUPS times a tile of places, after
  *               runs of 4 / GROUPS blocks, each of one group.
- * Pipeline      STAGES asynchronous copies of a tile are on their way in each wave. Lanes read what
- *               others copied, so a step has one barrier of the wave: before it the copies landed,
- *               behind it nobody reads the stage of the step before, which is filled again.
- * Split         blocks of a split along K write partial sums; the last to come adds them in order.
+ * Pipeline      STAGES asynchronous copies of SPAN tiles are on their way in each wave. Lanes read
+ * what others copied, so a step has one barrier of the wave: before it the copies landed, behind it
+ * nobody reads the stage of the step before, which is filled again. Split         blocks of a split
+ * along K write partial sums; the last to come adds them in order.
  *
  * stage of a ring   shape                  type     stored as
- * codes             [FEATURES]                      as prepared, 512 or 1024 bytes each
- * x                 [8 BLOCKS, 64]         16 bits  chunk c of 16 bytes of row r at
+ * codes             [SPAN, FEATURES]                as prepared, 512 or 1024 bytes each
+ * x                 [SPAN, 8 BLOCKS, 64]   16 bits  chunk c of 16 bytes of row r at
  *                                                   r * 128 + (c ^ (r % 8)) * 16
- * scales            [GROUPS, FEATURES, 16] 16 bits  as prepared
- * zeros             [GROUPS, FEATURES, 16] u8       as prepared; where the type has them
+ * scales            [RUNS, FEATURES, 16]   16 bits  as prepared; RUNS = SPAN GROUPS
+ * zeros             [RUNS, FEATURES, 16]   u8       as prepared; where the type has them
  *
  * shared memory     shape                  type     bytes
  * rings             [waves][STAGES]                 STAGE_BYTES each
@@ -37,19 +37,23 @@
 #include "dequant.h"
 #include "operands.h"
 
-template <int BITS_, bool BF16_, int FEATURES_, int BLOCKS_, int GROUPS_, int STAGES_>
+template <int BITS_, bool BF16_, int FEATURES_, int BLOCKS_, int GROUPS_, int SPAN_, int STAGES_>
 struct gpu_stream_shape {
     static constexpr int BITS = BITS_, FEATURES = FEATURES_, BLOCKS = BLOCKS_, GROUPS = GROUPS_;
-    static constexpr int STAGES = STAGES_, LOADS = BITS / 4, RUN = GPU_TILE_BLOCKS / GROUPS;
+    static constexpr int SPAN = SPAN_, STAGES = STAGES_, LOADS = BITS / 4;
+    static constexpr int RUN = GPU_TILE_BLOCKS / GROUPS, RUNS = SPAN * GROUPS;
     static constexpr bool BF16 = BF16_;
     static constexpr int N = FEATURES * 16, M = BLOCKS * 8;
     static constexpr int SUMS = FEATURES * BLOCKS * 4;
-    static constexpr int X_AT = FEATURES * LOADS * 512;
-    static constexpr int SCALES_AT = X_AT + M * 128;
-    static constexpr int ZEROS_AT = SCALES_AT + GROUPS * FEATURES * 32;
-    static constexpr int STAGE_BYTES = ZEROS_AT + GROUPS * FEATURES * 16;
+    static constexpr int TILE_BYTES =
+        GPU_PANEL_TILES * 128 * BITS; /* from tile to tile of places */
+    static constexpr int X_AT = SPAN * FEATURES * LOADS * 512;
+    static constexpr int SCALES_AT = X_AT + SPAN * M * 128;
+    static constexpr int ZEROS_AT = SCALES_AT + RUNS * FEATURES * 32;
+    static constexpr int STAGE_BYTES = ZEROS_AT + RUNS * FEATURES * 16;
     static_assert(GPU_PANEL_TILES % FEATURES == 0, "a wave's tiles lie in one panel");
-    static_assert(GROUPS * FEATURES * 2 <= GPU_LANES, "each lane copies one chunk of scales");
+    static_assert(RUNS * FEATURES * 2 <= GPU_LANES, "each lane copies one chunk of scales");
+    static_assert((SPAN - 1) * TILE_BYTES <= GPU_SLACK, "a span may begin in the last tile");
 };
 
 /** What a lane copies of each tile of places. */
@@ -69,8 +73,8 @@ GPU_DEVICE gpu_stream_source<S> gpu_stream_source_of(const gpu_apply_params &p, 
         n_tile = p.n_tiles - S::FEATURES;
     from.codes = p.codes + gpu_tile_at(p.k_tiles, 128 * S::BITS, n_tile, k_tile) + lane * 16;
     uint64_t scales_at = gpu_scales_at(p, n_tile, 0);
-    from.scales = p.scales + scales_at * 2 + lane / S::GROUPS * 16;
-    from.zeros = p.zeros + scales_at + lane / S::GROUPS * 16;
+    from.scales = p.scales + scales_at * 2 + lane / S::RUNS * 16;
+    from.zeros = p.zeros + scales_at + lane / S::RUNS * 16;
     from.x = gpu_x_source_of(p, row + lane / 8, row + S::M,
                              k_tile * GPU_TILE_K + static_cast<int32_t>(lane % 8) * 8,
                              S::X_AT + lane / 8 * 128 + (lane % 8 ^ lane / 8) * 16);
@@ -91,42 +95,56 @@ GPU_DEVICE uint32_t gpu_stream_group(const gpu_apply_params &p, uint32_t k_tile,
     return group < last ? group : last;
 }
 
-/** Start copying k tile `k_tile`, which `from` points to, to the stage at `to`. */
+/** Start copying SPAN tiles from k tile `k_tile` on, which `from` points to, to the stage at `to`;
+ *  x is zero for those from `end` on. */
 template <class S>
 GPU_DEVICE void gpu_stream_copy(const gpu_apply_params &p, const gpu_stream_source<S> &from,
-                                uint32_t k_tile, unsigned char *to, uint32_t lane) {
+                                int32_t k_tile, int32_t end, unsigned char *to, uint32_t lane) {
 #pragma unroll
-    for (int load = 0; load < S::FEATURES * S::LOADS; load++)
-        gpu_copy_async16(to + load * 512 + lane * 16, from.codes + load * 512);
-    uint32_t run = lane % S::GROUPS, chunk = lane / S::GROUPS;
-    uint64_t group = gpu_stream_group<S>(p, k_tile, run);
+    for (int load = 0; load < S::SPAN * S::FEATURES * S::LOADS; load++)
+        gpu_copy_async16(to + load * 512 + lane * 16,
+                         from.codes + load / (S::FEATURES * S::LOADS) * S::TILE_BYTES +
+                             load % (S::FEATURES * S::LOADS) * 512);
+    uint32_t run = lane % S::RUNS, chunk = lane / S::RUNS;
+    int32_t tile = k_tile + static_cast<int32_t>(run / S::GROUPS);
+    uint64_t group =
+        gpu_stream_group<S>(p, static_cast<uint32_t>(tile < end ? tile : end - 1), run % S::GROUPS);
     if (chunk < S::FEATURES * 2)
         gpu_copy_async16(to + S::SCALES_AT + (run * S::FEATURES * 2 + chunk) * 16,
                          from.scales + group * (GPU_PANEL_N * 2));
     if (p.zeros != nullptr && chunk < S::FEATURES)
         gpu_copy_async16(to + S::ZEROS_AT + (run * S::FEATURES + chunk) * 16,
                          from.zeros + group * GPU_PANEL_N);
-    gpu_copy_x<S::BLOCKS * 2, 4, 64>(p, from.x, to);
+#pragma unroll
+    for (int32_t i = 0; i < S::SPAN; i++) {
+        gpu_x_source x = from.x;
+        x.x += i * GPU_TILE_K;
+        x.k += i * GPU_TILE_K;
+        x.rows = i == 0 || k_tile + i < end ? x.rows : 0;
+        gpu_copy_x<S::BLOCKS * 2, 4, 64>(p, x, to + i * S::M * 128);
+    }
 }
 
-/** What a lane reads of a stage at once: its codes, and x as operands B, two fragments in four
+/** What a lane reads of a tile at once: its codes, and x as operands B, two fragments in four
  *  registers. */
 template <class S> struct gpu_stream_operands {
     gpu_u32x4 codes[S::FEATURES][S::LOADS];
     uint32_t x[S::BLOCKS][2][4];
 };
 
+/** Read tile `tile` of a stage. */
 template <class S>
-GPU_DEVICE void gpu_stream_take(const unsigned char *stage, uint32_t lane, uint32_t x_at,
+GPU_DEVICE void gpu_stream_take(const unsigned char *stage, int tile, uint32_t lane, uint32_t x_at,
                                 gpu_stream_operands<S> &o) {
+    const unsigned char *codes = stage + tile * S::FEATURES * S::LOADS * 512 + lane * 16;
+    const unsigned char *x = stage + S::X_AT + tile * S::M * 128;
 #pragma unroll
     for (int load = 0; load < S::FEATURES * S::LOADS; load++)
         o.codes[load / S::LOADS][load % S::LOADS] =
-            *reinterpret_cast<const gpu_u32x4 *>(stage + load * 512 + lane * 16);
+            *reinterpret_cast<const gpu_u32x4 *>(codes + load * 512);
 #pragma unroll
     for (int i = 0; i < S::BLOCKS * 2; i++)
-        gpu_load_matrix_x4(o.x[i / 2][i % 2],
-                           stage + S::X_AT + i / 2 * 1024 + (x_at ^ (i % 2 * 64u)));
+        gpu_load_matrix_x4(o.x[i / 2][i % 2], x + i / 2 * 1024 + (x_at ^ (i % 2 * 64u)));
 }
 
 /** The words of fragment j: one of 4 bits, two of 8. */
@@ -172,10 +190,10 @@ gpu_stream_scale(const gpu_apply_params &p, const unsigned char *scales, const u
     }
 }
 
-/** The products of a tile of places, whose scales lie in `stage`. */
+/** The products of tile `tile` of a stage, which holds its scales. */
 template <class S>
 GPU_DEVICE void gpu_stream_multiply(const gpu_apply_params &p, const gpu_stream_operands<S> &o,
-                                    const unsigned char *stage, uint32_t lane,
+                                    const unsigned char *stage, int tile, uint32_t lane,
                                     float sums[S::FEATURES][S::BLOCKS][4]) {
     const uint32_t one = S::BF16 ? 0x3f803f80u : 0x3c003c00u, all_ones[4] = {one, one, one, one};
     const float bias = p.zeros != nullptr ? 0 : 1 << (S::BITS - 1);
@@ -203,9 +221,9 @@ GPU_DEVICE void gpu_stream_multiply(const gpu_apply_params &p, const gpu_stream_
             for (int b = 0; b < S::BLOCKS; b++)
                 gpu_mma<S::BF16>(c[f][b], left, o.x[b][j / 2] + j % 2 * 2);
         }
-        gpu_stream_scale<S>(p, stage + S::SCALES_AT + run * S::FEATURES * 32 + lane / 4 * 4,
-                            stage + S::ZEROS_AT + run * S::FEATURES * 16 + lane / 4 * 2, c, ones,
-                            sums);
+        int scales = (tile * S::GROUPS + run) * S::FEATURES;
+        gpu_stream_scale<S>(p, stage + S::SCALES_AT + scales * 32 + lane / 4 * 4,
+                            stage + S::ZEROS_AT + scales * 16 + lane / 4 * 2, c, ones, sums);
     }
 }
 
@@ -223,12 +241,12 @@ struct gpu_stream_progress {
     uint32_t write;
 };
 
-/** Start copying the next tile, if there is one. */
+/** Start copying the next tiles, if there are any. */
 template <class S>
 GPU_DEVICE void gpu_stream_go_on(const gpu_apply_params &p, gpu_stream_source<S> &from,
                                  gpu_stream_progress &at, unsigned char *stage) {
     if (at.next < at.end)
-        gpu_stream_copy<S>(p, from, static_cast<uint32_t>(at.next), stage, at.lane);
+        gpu_stream_copy<S>(p, from, at.next, at.end, stage, at.lane);
     gpu_copy_async_commit();
     at.next += at.step;
     from.codes += at.code_step;
@@ -236,7 +254,7 @@ GPU_DEVICE void gpu_stream_go_on(const gpu_apply_params &p, gpu_stream_source<S>
     from.x.k += at.step * GPU_TILE_K;
 }
 
-/** The sums of this wave over tiles at begin, begin + step, ... below end; its ring of stages
+/** The sums of this wave over SPAN tiles at begin, begin + step, ... below end; its ring of stages
  *  starts at `ring` in shared memory. */
 template <class S>
 GPU_DEVICE void gpu_stream_sum(const gpu_apply_params &p, gpu_stream_source<S> from, int32_t begin,
@@ -246,7 +264,7 @@ GPU_DEVICE void gpu_stream_sum(const gpu_apply_params &p, gpu_stream_source<S> f
     at.next = begin;
     at.end = end;
     at.step = step;
-    at.code_step = static_cast<uint32_t>(step) * (GPU_PANEL_TILES * 128 * S::BITS);
+    at.code_step = static_cast<uint32_t>(step) * S::TILE_BYTES;
     at.x_step = static_cast<uint32_t>(step) * GPU_TILE_K;
     at.lane = gpu_lane();
     at.x_at = at.lane % 8 * 128 + (at.lane / 8 ^ at.lane % 8) * 16;
@@ -267,11 +285,16 @@ GPU_DEVICE void gpu_stream_sum(const gpu_apply_params &p, gpu_stream_source<S> f
         gpu_wave_barrier();
         const unsigned char *stage = shared + at.ring + at.read;
         gpu_stream_operands<S> operands;
-        gpu_stream_take<S>(stage, at.lane, at.x_at, operands);
+        gpu_stream_take<S>(stage, 0, at.lane, at.x_at, operands);
         gpu_stream_go_on<S>(p, from, at, shared + at.ring + at.write);
         at.write = at.read;
         at.read = at.read == (S::STAGES - 1) * S::STAGE_BYTES ? 0 : at.read + S::STAGE_BYTES;
-        gpu_stream_multiply<S>(p, operands, stage, at.lane, sums);
+        gpu_stream_multiply<S>(p, operands, stage, 0, at.lane, sums);
+#pragma unroll
+        for (int i = 1; i < S::SPAN; i++) { /* beyond the end x is zero */
+            gpu_stream_take<S>(stage, i, at.lane, at.x_at, operands);
+            gpu_stream_multiply<S>(p, operands, stage, i, at.lane, sums);
+        }
     }
     gpu_copy_async_wait<0>();
 }
@@ -326,12 +349,12 @@ template <class S> GPU_DEVICE void gpu_stream(const gpu_apply_params &p) {
     int32_t used = gpu_used_tiles(p);
     int32_t begin = split * p.split_tiles;
     int32_t end = begin + p.split_tiles < used ? begin + p.split_tiles : used;
-    begin += wave / p.waves_n;
+    begin += wave / p.waves_n * S::SPAN;
 
     float kept[S::FEATURES][S::BLOCKS][4] = {};
     gpu_stream_source<S> from =
         gpu_stream_source_of<S>(p, n_tile + wave % p.waves_n * S::FEATURES, row, begin);
-    gpu_stream_sum<S>(p, from, begin, end, waves_k, shared,
+    gpu_stream_sum<S>(p, from, begin, end, waves_k * S::SPAN, shared,
                       gpu_wave() * (S::STAGES * S::STAGE_BYTES), kept);
     gpu_barrier();
     float *sums = reinterpret_cast<float *>(shared) + wave * (S::SUMS * GPU_LANES);
