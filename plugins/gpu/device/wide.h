@@ -419,6 +419,7 @@ GPU_DEVICE void gpu_wide_sum_exact(const gpu_apply_params &p, const gpu_wide_lan
             gpu_wide_multiply<S>(stage + i * (S::N * 128), left[i], part);
         }
         gpu_wide_finish<S>(part);
+        gpu_wave_barrier(); /* lane 0 speaks for all */
         if (gpu_lane() == 0)
             gpu_mbarrier_arrive(&barriers->empty[at.stage]);
         gpu_wide_add<S>(scales, part, c);
@@ -444,13 +445,17 @@ GPU_DEVICE void gpu_wide_sum(const gpu_apply_params &p, const gpu_wide_lane<S> &
             gpu_wide_dequantize<S>(p, mine, stage, table, i, scales, left[i]);
             gpu_wide_multiply<S>(stage + i * (S::N * 128), left[i], c);
             gpu_wgmma_wait<1>();
-            if (i == 0 && used != nullptr && gpu_lane() == 0)
-                gpu_mbarrier_arrive(used);
+            if (i == 0 && used != nullptr) {
+                gpu_wave_barrier(); /* lane 0 speaks for all */
+                if (gpu_lane() == 0)
+                    gpu_mbarrier_arrive(used);
+            }
         }
         used = &barriers->empty[at.stage];
         gpu_wide_next_stage<S>(at);
     }
     gpu_wide_finish<S>(c);
+    gpu_wave_barrier();
     if (used != nullptr && gpu_lane() == 0)
         gpu_mbarrier_arrive(used);
 }
