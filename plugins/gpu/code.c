@@ -41,6 +41,15 @@ uint32_t gpu_code_least_arch(const char *platform) {
     return least;
 }
 
+struct gpu_facts gpu_code_device_facts(const kry_device *device) {
+    struct gpu_facts facts = gpu_facts_of(device);
+    const struct gpu_code_object *object =
+        gpu_code_object_of(device->platform, device->arch_number);
+    if (facts.family == GPU_FAMILY_WGMMA && (object == NULL || object->reach != GPU_CODE_EXACT))
+        facts.family = GPU_FAMILY_MMA;
+    return facts;
+}
+
 /* ---- loaded code -------------------------------------------------------------------------- */
 
 struct gpu_code {
@@ -65,7 +74,7 @@ static void *function_of(const struct gpu_code *code, const char *entry) {
 
 static kry_status count_clusters(const kry_device *device, struct gpu_code *code) {
     kry_status status = KRY_OK;
-    if (gpu_facts_of(device).family != GPU_FAMILY_WGMMA)
+    if (gpu_code_device_facts(device).family != GPU_FAMILY_WGMMA)
         return KRY_OK;
     for (uint32_t i = 0; i < 2 * GPU_CLUSTER_MAX && status == KRY_OK; i++) {
         uint32_t resident = i / GPU_CLUSTER_MAX + 1, found = 0;
@@ -89,7 +98,7 @@ static kry_status load(const kry_device *device, struct gpu_code **out) {
     if (object == NULL)
         return gpu_fail(KRY_E_DEPENDENCY, "this build has no code for %.31s", device->arch);
     size_t count;
-    const char *const *names = gpu_entry_names(gpu_facts_of(device).family, &count);
+    const char *const *names = gpu_entry_names(gpu_code_device_facts(device).family, &count);
     struct gpu_code *code = calloc(1, sizeof *code + count * sizeof code->functions[0]);
     if (code == NULL)
         return gpu_fail(KRY_E_MEMORY, "out of memory for %zu entries", count);

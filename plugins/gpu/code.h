@@ -43,6 +43,10 @@ kry_status gpu_code_open(const kry_device *device, const struct gpu_code **out);
 /** Whether an entry is there. */
 bool gpu_code_has(const struct gpu_code *code, const char *entry);
 
+/** gpu_facts_of, of the code that this build has for the device: without code for sm_90a alone, an
+ *  sm_90 runs what sm_80 does. */
+struct gpu_facts gpu_code_device_facts(const kry_device *device);
+
 /** Add to a device's facts what its driver counts: the clusters that run at a time. */
 void gpu_code_facts(const struct gpu_code *code, struct gpu_facts *facts);
 

@@ -112,7 +112,7 @@ static kry_status sizes(const kry_device *device, const kry_linear *linear, kry_
 static kry_status workspace(const kry_device *device, const kry_linear *linear, int64_t m,
                             kry_workspace *out) {
     struct gpu_layout layout;
-    struct gpu_facts facts = gpu_facts_of(device);
+    struct gpu_facts facts = gpu_code_device_facts(device);
     kry_status status = gpu_lay_out(linear, &layout);
     if (status != KRY_OK)
         return status;
@@ -141,7 +141,7 @@ static kry_status open_device(const kry_device *device, const kry_host *host, vo
 
 static kry_status bind(const kry_binding *binding) {
     struct bound *bound = binding->bound;
-    bound->facts = gpu_facts_of(binding->device);
+    bound->facts = gpu_code_device_facts(binding->device);
     if (binding->device_state != NULL)
         gpu_code_facts(binding->device_state, &bound->facts);
     return gpu_lay_out(binding->linear, &bound->layout);
