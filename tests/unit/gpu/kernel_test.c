@@ -339,13 +339,12 @@ static void code_of_the_closest_architecture_is_taken(void **state) {
         const char *platform;
         uint32_t arch;
         const char *code; /* as every_code.c calls it */
-    } cases[] = {{"cuda", 75, "sm_75"},       {"cuda", 80, "sm_80"},     {"cuda", 86, "sm_80"},
-                 {"cuda", 89, "sm_89"},       {"cuda", 90, "sm_90a"},    {"cuda", 103, "sm_100"},
+    } cases[] = {{"cuda", 75, "sm_75"},    {"cuda", 80, "sm_80"},       {"cuda", 86, "sm_80"},
+                 {"cuda", 89, "sm_89"},    {"cuda", 90, "sm_90a"},      {"cuda", 103, "sm_100"},
                  {"cuda", 91, "sm_90"}, /* there is none, and sm_90a would not run on it */
-                 {"cuda", 110, "PTX"},        {"cuda", 121, "sm_120"},   {"cuda", 130, "PTX"},
-                 {"cuda", 120, "sm_120a"},
-                 {"cuda", 72, NULL},          {"rocm", 0x942, "gfx942"}, {"rocm", 0x950, NULL},
-                 {"rocm", 0x1100, "gfx1100"}, {"rocm", 0x1101, NULL}};
+                 {"cuda", 110, "PTX"},     {"cuda", 121, "sm_120"},     {"cuda", 130, "PTX"},
+                 {"cuda", 120, "sm_120a"}, {"cuda", 72, NULL},          {"rocm", 0x942, "gfx942"},
+                 {"rocm", 0x950, NULL},    {"rocm", 0x1100, "gfx1100"}, {"rocm", 0x1101, NULL}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const struct gpu_code_object *o = gpu_code_object_of(cases[i].platform, cases[i].arch);
         if (cases[i].code == NULL)
