@@ -30,6 +30,7 @@
 #include <vector>
 
 #include "../../plugins/gpu/plan.h"
+#include "../../plugins/gpu/plan_wide.h"
 
 #define CHECK(call)                                                                                \
     do {                                                                                           \
@@ -66,7 +67,7 @@ template <class P> static void launch(const gpu_launch &l, P params, cudaStream_
     config.dynamicSmemBytes = l.shared_bytes;
     config.stream = stream;
     config.attrs = attributes;
-    if (l.cluster > 1) {
+    if (l.cluster != 0) {
         attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
         attributes[config.numAttrs++].val.clusterDim = {l.cluster, 1, 1};
     }
@@ -498,9 +499,10 @@ static void check_case(const Case &c, const std::vector<int64_t> &rows, bool can
         gpu_call call = {m, gpu_x_unit((void *)(c.x_skew * 2), l.in_features + c.x_pad, m)};
         double cost;
         gpu_plan plan;
-        for (int i = 0; gpu_plan_candidate(&facts, &l, &layer.layout, &call, i, &plan, &cost); i++)
-            check_call(layer, c, m, &plan, dense.as<double>(), false,
-                       with_m + " splits=" + std::to_string(plan.splits));
+        for (int i = 0; i < gpu_plan_candidates(&facts, &l); i++)
+            if (gpu_plan_candidate(&facts, &l, &layer.layout, &call, i, &plan, &cost))
+                check_call(layer, c, m, &plan, dense.as<double>(), false,
+                           with_m + " splits=" + std::to_string(plan.splits));
     }
 }
 
@@ -732,8 +734,9 @@ static double time_read(const Rotated &r) {
 }
 
 /** How many clusters of each size run at a time. */
-static void count_clusters(const char *name, unsigned threads, unsigned shared, uint16_t *to) {
-    std::printf("CLUSTERS %s:", name);
+static void count_clusters(uint32_t resident) {
+    gpu_launch like = gpu_wide_launch(resident);
+    std::printf("CLUSTERS %s:", like.entry);
     for (unsigned size = 1; size <= GPU_CLUSTER_MAX; size++) {
         cudaLaunchAttribute attribute = {};
         cudaLaunchConfig_t config = {};
@@ -741,12 +744,12 @@ static void count_clusters(const char *name, unsigned threads, unsigned shared, 
         attribute.id = cudaLaunchAttributeClusterDimension;
         attribute.val.clusterDim = {size, 1, 1};
         config.gridDim = dim3(size * 264);
-        config.blockDim = dim3(threads);
-        config.dynamicSmemBytes = shared;
+        config.blockDim = dim3(like.block);
+        config.dynamicSmemBytes = like.shared_bytes;
         config.attrs = &attribute;
         config.numAttrs = 1;
-        CHECK(cudaOccupancyMaxActiveClusters(&found, (const void *)kernel(name), &config));
-        to[size - 1] = (uint16_t)found;
+        CHECK(cudaOccupancyMaxActiveClusters(&found, (const void *)kernel(like.entry), &config));
+        facts.clusters[resident - 1][size - 1] = (uint16_t)found;
         std::printf(" %d", found);
     }
     std::printf("\n");
@@ -767,17 +770,16 @@ static void time_shape(const kry_linear &l, const std::vector<int64_t> &rows, Cu
         double mine = time_plan(r, plan, m), best = mine, cost;
         best_plan = plan;
         gpu_plan candidate;
-        for (int i = 0;
-             every && gpu_plan_candidate(&facts, &l, &r.layer.layout, &call, i, &candidate, &cost);
-             i++) {
-            if (only != nullptr && !std::strstr(candidate.main.entry, only))
+        for (int i = 0; every && i < gpu_plan_candidates(&facts, &l); i++) {
+            if (!gpu_plan_candidate(&facts, &l, &r.layer.layout, &call, i, &candidate, &cost) ||
+                (only != nullptr && !std::strstr(candidate.main.entry, only)))
                 continue;
             double t = time_plan(r, candidate, m);
             if (every)
-                std::printf("    cand %ldx%ld m=%ld %s w%d/%d grid %u: %.2f us, model %.2f\n",
+                std::printf("    cand %ldx%ld m=%ld %s w%d/%d grid %u: %.2f us, model %.0f\n",
                             (long)l.in_features, (long)l.out_features, (long)m,
                             candidate.main.entry + 4, candidate.waves_n, candidate.splits,
-                            candidate.main.grid, t, cost / 1755);
+                            candidate.main.grid, t, cost);
             if (t < best) {
                 best = t;
                 best_plan = candidate;
@@ -850,8 +852,8 @@ int main(int argc, char **argv) {
              (uint32_t)properties.multiProcessorCount, (uint32_t)properties.sharedMemPerBlockOptin};
     CHECK(cudaLibraryLoadFromFile(&library, argv[1], nullptr, nullptr, 0, nullptr, nullptr, 0));
     if (facts.family == GPU_FAMILY_WGMMA) {
-        count_clusters("gpu_wide_u4_f16_64", 640, 221440, facts.clusters[0]);
-        count_clusters("gpu_wide_u4_f16_8", 288, 110928, facts.clusters[1]);
+        count_clusters(1);
+        count_clusters(2);
     }
     const uint32_t f16 = KRY_TYPE_F16, bf16 = KRY_TYPE_BF16;
     if (what == "plain") {
@@ -911,11 +913,9 @@ int main(int argc, char **argv) {
         gpu_call call = {m, 16};
         gpu_plan plan;
         double cost;
-        for (int i = 0; gpu_plan_candidate(&facts, &l, &r.layer.layout, &call, i, &plan, &cost);
-             i++) {
-            if (argc > 7 && !std::strstr(plan.main.entry, argv[7]))
-                continue;
-            if (plan.splits > 1)
+        for (int i = 0; i < gpu_plan_candidates(&facts, &l); i++) {
+            if (!gpu_plan_candidate(&facts, &l, &r.layer.layout, &call, i, &plan, &cost) ||
+                (argc > 7 && !std::strstr(plan.main.entry, argv[7])) || plan.splits > 1)
                 continue;
             Workspace space(plan.scratch_bytes, plan.zeroed_bytes);
             gpu_run run = {x.data,           y.data,         nullptr, m,

@@ -56,20 +56,26 @@ struct gpu_code {
     const struct gpu_driver *driver;
     int32_t ordinal;
     struct gpu_code *next;
-    const char *const *names;
-    size_t count;
     uint16_t clusters[2][GPU_CLUSTER_MAX];
-    void *functions[];
+    size_t count;
+    struct entry {
+        const char *name;
+        void *function;
+    } entries[]; /* by name: each launch looks for one */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct gpu_code *loaded; /* never shortened; changed under the lock */
 
-static void *function_of(const struct gpu_code *code, const char *entry) {
-    for (size_t i = 0; i < code->count; i++)
-        if (strcmp(code->names[i], entry) == 0)
-            return code->functions[i];
-    return NULL;
+static int compare_entries(const void *a, const void *b) {
+    return strcmp(((const struct entry *)a)->name, ((const struct entry *)b)->name);
+}
+
+static void *function_of(const struct gpu_code *code, const char *name) {
+    struct entry wanted = {.name = name};
+    const struct entry *found =
+        bsearch(&wanted, code->entries, code->count, sizeof wanted, compare_entries);
+    return found != NULL ? found->function : NULL;
 }
 
 static kry_status count_clusters(const kry_device *device, struct gpu_code *code) {
@@ -99,16 +105,19 @@ static kry_status load(const kry_device *device, struct gpu_code **out) {
         return gpu_fail(KRY_E_DEPENDENCY, "this build has no code for %.31s", device->arch);
     size_t count;
     const char *const *names = gpu_entry_names(gpu_code_device_facts(device).family, &count);
-    struct gpu_code *code = calloc(1, sizeof *code + count * sizeof code->functions[0]);
+    struct gpu_code *code = calloc(1, sizeof *code + count * sizeof code->entries[0]);
     if (code == NULL)
         return gpu_fail(KRY_E_MEMORY, "out of memory for %zu entries", count);
-    *code = (struct gpu_code){
-        .driver = driver, .ordinal = device->ordinal, .names = names, .count = count};
+    *code = (struct gpu_code){.driver = driver, .ordinal = device->ordinal, .count = count};
     void *module;
     kry_status status = driver->load(device, object->code, &module);
     bool is_loaded = status == KRY_OK;
+    for (size_t i = 0; i < count; i++)
+        code->entries[i].name = names[i];
+    qsort(code->entries, count, sizeof code->entries[0], compare_entries);
     for (size_t i = 0; i < count && status == KRY_OK; i++)
-        status = driver->find(module, names[i], device->shared_memory_bytes, &code->functions[i]);
+        status = driver->find(module, code->entries[i].name, device->shared_memory_bytes,
+                              &code->entries[i].function);
     if (status == KRY_OK)
         status = count_clusters(device, code);
     if (status != KRY_OK) {

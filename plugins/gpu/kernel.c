@@ -90,10 +90,15 @@ kry_status gpu_lay_out(const kry_linear *linear, struct gpu_layout *out) {
 /* ---- sizes ------------------------------------------------------------------------------------
  */
 
+/* To choose a plan takes longer than to launch it, and decoding repeats calls of a few rows: what
+ * plan_of chose for these is kept, by output tiles of 8 rows and whether x lies well. */
+enum { KEPT_ROWS = 64, KEPT = KEPT_ROWS / 8 };
+
 /* What bind fills. */
 struct bound {
     struct gpu_facts facts;
     struct gpu_layout layout;
+    int32_t kept[2][KEPT]; /* candidates */
 };
 
 static kry_status sizes(const kry_device *device, const kry_linear *linear, kry_sizes *out) {
@@ -144,7 +149,14 @@ static kry_status bind(const kry_binding *binding) {
     bound->facts = gpu_code_device_facts(binding->device);
     if (binding->device_state != NULL)
         gpu_code_facts(binding->device_state, &bound->facts);
-    return gpu_lay_out(binding->linear, &bound->layout);
+    kry_status status = gpu_lay_out(binding->linear, &bound->layout);
+    for (int32_t i = 0; i < 2 * KEPT && status == KRY_OK; i++) {
+        struct gpu_plan plan;
+        struct gpu_call call = {.m = i % KEPT * 8 + 8, .x_unit = i < KEPT ? 16 : 2};
+        gpu_plan_of(&bound->facts, binding->linear, &bound->layout, &call, &plan);
+        bound->kept[i / KEPT][i % KEPT] = plan.candidate;
+    }
+    return status;
 }
 
 /* ---- applying -----------------------------------------------------------------------------------
@@ -163,7 +175,12 @@ struct application {
 static void plan_run(const struct application *a, int64_t row, struct gpu_plan *out) {
     int64_t left = a->args->m - row, most = gpu_run_rows(&a->bound->layout);
     struct gpu_call call = {.m = left < most ? left : most, .x_unit = a->x_unit};
-    gpu_plan_of(&a->bound->facts, a->binding->linear, &a->bound->layout, &call, out);
+    const struct bound *bound = a->bound;
+    double cost;
+    if (call.m > KEPT_ROWS ||
+        !gpu_plan_candidate(&bound->facts, a->binding->linear, &bound->layout, &call,
+                            bound->kept[call.x_unit < 16][(call.m - 1) / 8], out, &cost))
+        gpu_plan_of(&bound->facts, a->binding->linear, &bound->layout, &call, out);
     if (out->rows > call.m)
         out->rows = call.m;
 }

@@ -7,6 +7,7 @@
  */
 #include "plan.h"
 #include "plan_wide.h"
+#include "wide_tile.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -283,6 +284,22 @@ static bool candidate_of(const struct gpu_facts *facts, const kry_linear *linear
     return true;
 }
 
+/** The cost of a candidate, below 0 where it does not fit. */
+static double cost_at(const struct gpu_facts *facts, const kry_linear *linear,
+                      const struct gpu_layout *layout, int64_t rows, int32_t index) {
+    struct candidate c;
+    return candidate_of(facts, linear, layout, rows, index, &c) ? c.cost : -1;
+}
+
+/** Blocks of 256 threads, a thread each or several times. */
+static struct gpu_launch launch_for(const char *entry, int64_t threads) {
+    struct gpu_launch launch = {.block = 256};
+    int64_t grid = gpu_ceil_div(threads, 256);
+    launch.grid = (uint32_t)(grid < 1 ? 1 : minimum(grid, 65535));
+    snprintf(launch.entry, sizeof launch.entry, "%s", entry);
+    return launch;
+}
+
 /** The names of what a plan launches, and why. */
 static void plan_words(const kry_linear *linear, const struct gpu_layout *layout,
                        const struct candidate *c, struct gpu_plan *out) {
@@ -305,10 +322,19 @@ static void plan_words(const kry_linear *linear, const struct gpu_layout *layout
                  s->groups);
         how = "pipeline through shared memory";
     }
-    if (out->arranged)
-        snprintf(out->arrange.entry, sizeof out->arrange.entry, "gpu_arrange");
     snprintf(out->why, sizeof out->why, "%s: tiles of %d features x %d rows, K in %d, %u blocks%s",
              how, s->n, s->m, c->splits, out->main.grid, out->arranged ? ", x put in order" : "");
+}
+
+/** Put x in order first, at the begin of the workspace, where it must be. */
+static void arrange_rows(const struct gpu_layout *layout, bool arranged, struct gpu_plan *out) {
+    out->arranged = arranged;
+    if (!arranged)
+        return;
+    int64_t chunks = out->rows * layout->k_tiles * (GPU_TILE_K / 8);
+    out->scratch_bytes = arranged_bytes(layout, out->rows);
+    out->arrange = launch_for("gpu_arrange", chunks);
+    out->arrange.early = out->main.early;
 }
 
 static void plan_of_candidate(const kry_linear *linear, const struct gpu_layout *layout,
@@ -316,7 +342,6 @@ static void plan_of_candidate(const kry_linear *linear, const struct gpu_layout 
                               struct gpu_plan *out) {
     memset(out, 0, sizeof *out);
     out->rows = rows;
-    out->arranged = arranged;
     out->tile_m = c->shape->m;
     out->tile_n = c->shape->n;
     out->m_blocks = c->m_blocks;
@@ -328,26 +353,11 @@ static void plan_of_candidate(const kry_linear *linear, const struct gpu_layout 
     out->main.grid = tiles * (uint32_t)c->splits;
     out->main.block = (uint32_t)c->threads;
     out->main.shared_bytes = shape_shared_bytes(c->shape, c->threads, layout->bits);
-    if (arranged) {
-        out->partials_at = arranged_bytes(layout, rows);
-        out->arrange.grid = (uint32_t)minimum(gpu_ceil_div(rows * layout->k_tiles * 8, 256), 65535);
-        out->arrange.block = 256;
-    }
+    arrange_rows(layout, arranged, out);
+    out->partials_at = out->scratch_bytes;
     out->scratch_bytes = out->partials_at + c->partials;
     out->zeroed_bytes = c->splits > 1 ? (uint64_t)tiles * 4 : 0;
     plan_words(linear, layout, c, out);
-}
-
-/** A wide plan whose x is put in order first, if it must be. */
-static void arrange_wide(const struct gpu_layout *layout, int64_t rows, bool arranged,
-                         struct gpu_plan *out) {
-    out->arranged = arranged;
-    if (!arranged)
-        return;
-    out->scratch_bytes = arranged_bytes(layout, rows);
-    out->arrange.grid = (uint32_t)minimum(gpu_ceil_div(rows * layout->k_tiles * 8, 256), 65535);
-    out->arrange.block = 256;
-    snprintf(out->arrange.entry, sizeof out->arrange.entry, "gpu_arrange");
 }
 
 static bool is_wide(const struct gpu_facts *facts, const kry_linear *linear) {
@@ -362,26 +372,28 @@ static int64_t run_of(const struct gpu_layout *layout, const struct gpu_call *ca
     return *arranged ? arranged_rows(layout, rows) : rows;
 }
 
+int32_t gpu_plan_candidates(const struct gpu_facts *facts, const kry_linear *linear) {
+    return is_wide(facts, linear) ? gpu_wide_candidates() : SHAPES * SPLITS;
+}
+
 bool gpu_plan_candidate(const struct gpu_facts *facts, const kry_linear *linear,
                         const struct gpu_layout *layout, const struct gpu_call *call, int32_t index,
                         struct gpu_plan *out, double *cost) {
-    bool arranged, wide = is_wide(facts, linear);
+    bool arranged;
     int64_t rows = run_of(layout, call, &arranged);
-    if (wide) {
-        if (!gpu_wide_candidate(facts, linear, layout, rows, index, out, cost))
+    if (is_wide(facts, linear)) {
+        if (!gpu_wide_plan(facts, linear, layout, rows, index, out, cost))
             return false;
-        arrange_wide(layout, rows, arranged, out);
-        return true;
-    }
-    for (int32_t i = 0, found = 0; i < SHAPES * SPLITS; i++) {
+        arrange_rows(layout, arranged, out);
+    } else {
         struct candidate c;
-        if (!candidate_of(facts, linear, layout, rows, i, &c) || found++ != index)
-            continue;
+        if (!candidate_of(facts, linear, layout, rows, index, &c))
+            return false;
         plan_of_candidate(linear, layout, &c, rows, arranged, out);
         *cost = c.cost;
-        return true;
     }
-    return false;
+    out->candidate = index;
+    return true;
 }
 
 void gpu_plan_of(const struct gpu_facts *facts, const kry_linear *linear,
@@ -389,17 +401,17 @@ void gpu_plan_of(const struct gpu_facts *facts, const kry_linear *linear,
                  struct gpu_plan *out) {
     bool arranged, wide = is_wide(facts, linear);
     int64_t rows = run_of(layout, call, &arranged);
-    if (wide) {
-        gpu_wide_plan(facts, linear, layout, rows, out);
-        arrange_wide(layout, rows, arranged, out);
-        return;
+    int32_t best = 0, count = gpu_plan_candidates(facts, linear);
+    double least = -1, cost;
+    for (int32_t i = 0; i < count; i++) {
+        cost =
+            wide ? gpu_wide_cost(facts, layout, rows, i) : cost_at(facts, linear, layout, rows, i);
+        if (cost >= 0 && (least < 0 || cost < least)) {
+            least = cost;
+            best = i;
+        }
     }
-    struct candidate best = {.cost = -1}, c;
-    for (int32_t i = 0; i < SHAPES * SPLITS; i++)
-        if (candidate_of(facts, linear, layout, rows, i, &c) &&
-            (best.cost < 0 || c.cost < best.cost))
-            best = c;
-    plan_of_candidate(linear, layout, &best, rows, arranged, out);
+    gpu_plan_candidate(facts, linear, layout, call, best, out, &cost);
 }
 
 void gpu_plan_workspace(const struct gpu_facts *facts, const kry_linear *linear,
@@ -487,11 +499,8 @@ struct gpu_arrange_params gpu_plan_arrange(const struct gpu_plan *plan,
 #define TILES(kind)                                                                                \
     "gpu_tile_" kind "_128x32g1", "gpu_tile_" kind "_128x64g1", "gpu_tile_" kind "_128x128g1",     \
         "gpu_tile_" kind "_256x128g1", "gpu_tile_" kind "_128x32g4", "gpu_tile_" kind "_128x128g4"
-#define WIDES(kind)                                                                                \
-    "gpu_wide_" kind "_8", "gpu_wide_" kind "_16", "gpu_wide_" kind "_32", "gpu_wide_" kind "_64", \
-        "gpu_wide_" kind "_128", "gpu_wide_" kind "_256", "gpu_wide_" kind "_8g",                  \
-        "gpu_wide_" kind "_16g", "gpu_wide_" kind "_32g", "gpu_wide_" kind "_64g",                 \
-        "gpu_wide_" kind "_128g", "gpu_wide_" kind "_256g"
+#define WIDE(n, m, warpgroups, panels, turns, chunk, resident, kind)                               \
+    "gpu_wide_" kind "_" #n "x" #m, "gpu_wide_" kind "_" #n "x" #m "g",
 #define MATRIX(kind) STREAMS(kind), TILES(kind)
 #define AMD_TILES(kind, large) "gpu_tile_" kind "_64x16", "gpu_tile_" kind "_" large
 #define AMD_ENTRIES(large)                                                                         \
@@ -508,9 +517,10 @@ const char *const *gpu_entry_names(uint32_t family, size_t *count) {
                                           PLAINS("bf16")};
     static const char *const mma[] = {PREPARATION, MATRIX("u4_f16"), MATRIX("u8_f16"),
                                       MATRIX("u4_bf16"), MATRIX("u8_bf16")};
-    static const char *const wgmma[] = {PREPARATION,        STREAMS("u4_f16"),  STREAMS("u8_f16"),
-                                        STREAMS("u4_bf16"), STREAMS("u8_bf16"), WIDES("u4_f16"),
-                                        WIDES("u8_f16"),    WIDES("u4_bf16"),   WIDES("u8_bf16")};
+    static const char *const wgmma[] = {
+        GPU_WIDE_TILES(WIDE, "u4_f16") GPU_WIDE_TILES(WIDE, "u8_f16")
+            GPU_WIDE_TILES(WIDE, "u4_bf16") GPU_WIDE_TILES(WIDE, "u8_bf16") PREPARATION,
+        STREAMS("u4_f16"), STREAMS("u8_f16"), STREAMS("u4_bf16"), STREAMS("u8_bf16")};
     static const char *const mfma[] = {AMD_ENTRIES("128x64")};
     static const char *const wmma[] = {AMD_ENTRIES("64x64")};
     static const struct {
@@ -529,14 +539,6 @@ const char *const *gpu_entry_names(uint32_t family, size_t *count) {
 }
 
 /* ---- preparation --------------------------------------------------------------------------- */
-
-static struct gpu_launch launch_for(const char *entry, int64_t threads) {
-    struct gpu_launch launch = {.block = 256};
-    int64_t grid = gpu_ceil_div(threads, 256);
-    launch.grid = (uint32_t)(grid < 1 ? 1 : minimum(grid, 65535));
-    snprintf(launch.entry, sizeof launch.entry, "%s", entry);
-    return launch;
-}
 
 struct gpu_launch gpu_launch_sort(const struct gpu_layout *layout) {
     (void)layout;

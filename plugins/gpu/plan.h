@@ -72,6 +72,7 @@ struct gpu_plan {
     struct gpu_launch main;
     struct gpu_launch arrange; /* read where `arranged` */
     bool arranged;
+    int32_t candidate;
     int64_t rows;   /* rows of one run, at most; runs reuse the workspace in turn */
     int32_t tile_m; /* rows and output features of an output tile */
     int32_t tile_n;
@@ -95,8 +96,12 @@ void gpu_plan_of(const struct gpu_facts *facts, const kry_linear *linear,
                  const struct gpu_layout *layout, const struct gpu_call *call,
                  struct gpu_plan *out);
 
-/** Candidate `index` of a call, with its cost in clocks; false past the last. gpu_plan_of takes the
- *  cheapest; benchmarks look at all. */
+/** How many candidates there are for calls of a description. */
+int32_t gpu_plan_candidates(const struct gpu_facts *facts, const kry_linear *linear);
+
+/** The plan of a call that is candidate `index`, with its cost, to be compared with others of the
+ * call alone; false where that does not fit. gpu_plan_of takes the cheapest; benchmarks look at
+ * all. */
 bool gpu_plan_candidate(const struct gpu_facts *facts, const kry_linear *linear,
                         const struct gpu_layout *layout, const struct gpu_call *call, int32_t index,
                         struct gpu_plan *out, double *cost);

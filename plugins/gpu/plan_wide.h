@@ -8,18 +8,22 @@
 extern "C" {
 #endif
 
-/** Plan a run of `rows` rows that lie as the copy engine wants them. */
-void gpu_wide_plan(const struct gpu_facts *facts, const kry_linear *linear,
-                   const struct gpu_layout *layout, int64_t rows, struct gpu_plan *out);
-
 /** Threads and shared memory of blocks of which so many (1 or 2) share a multiprocessor, and one
  *  of their entries: what clusters are counted by. */
 struct gpu_launch gpu_wide_launch(uint32_t resident);
 
-/** Candidate `index` of them, with its cost in clocks; false past the last. */
-bool gpu_wide_candidate(const struct gpu_facts *facts, const kry_linear *linear,
-                        const struct gpu_layout *layout, int64_t rows, int32_t index,
-                        struct gpu_plan *out, double *cost);
+/** How many candidates there are. */
+int32_t gpu_wide_candidates(void);
+
+/** The cost in nanoseconds of candidate `index` for a run of `rows` rows that lie as the copy
+ * engine wants them; below 0 where it does not fit. */
+double gpu_wide_cost(const struct gpu_facts *facts, const struct gpu_layout *layout, int64_t rows,
+                     int32_t index);
+
+/** Its plan and cost; false where it does not fit. */
+bool gpu_wide_plan(const struct gpu_facts *facts, const kry_linear *linear,
+                   const struct gpu_layout *layout, int64_t rows, int32_t index,
+                   struct gpu_plan *out, double *cost);
 
 #ifdef __cplusplus
 }

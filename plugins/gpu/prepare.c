@@ -231,13 +231,16 @@ static kry_status launch_repack(const struct gpu_code *code, const kry_prepare_c
     return status == KRY_OK ? gpu_code_launch(code, &scales, &parameters, call->stream) : status;
 }
 
+/* Applies copy weights before what precedes them on the stream has ended, if that lets them: a
+ * clear does not, an entry might. So it comes last, and if only behind the codes, for each range.
+ */
 static kry_status clear_gaps_on_device(const struct gpu_driver *driver,
                                        const kry_prepare_call *call,
                                        const struct gpu_layout *layout) {
     struct gap gaps[GAPS];
     kry_status status = KRY_OK;
     find_gaps(layout, kry_type_bytes(call->linear->scale_type), gaps);
-    for (int i = 0; i < GAPS && status == KRY_OK; i++)
+    for (int i = call->weights->n_begin == 0 ? 0 : GAPS - 1; i < GAPS && status == KRY_OK; i++)
         if (gaps[i].begin < gaps[i].end)
             status = driver->clear((char *)call->prepared + gaps[i].begin,
                                    gaps[i].end - gaps[i].begin, call->stream);
@@ -254,12 +257,11 @@ static kry_status prepare_on_device(const kry_prepare_call *call, const struct g
     kry_status status = driver->enter(call->device, &scope);
     if (status != KRY_OK)
         return status;
-    if (call->weights->n_begin == 0)
-        status = clear_gaps_on_device(driver, call, layout);
-    if (status == KRY_OK)
-        status = launch_tables(code, call, layout);
+    status = launch_tables(code, call, layout);
     if (status == KRY_OK)
         status = launch_repack(code, call, layout);
+    if (status == KRY_OK)
+        status = clear_gaps_on_device(driver, call, layout);
     driver->leave(&scope);
     return status;
 }

@@ -9,6 +9,10 @@
 #include "target.h"
 
 GPU_DEVICE void gpu_arrange_rows(const gpu_arrange_params &p) {
+#if GPU_HAS_WGMMA
+    gpu_next_grid_start();
+    gpu_previous_grid_wait();
+#endif
     int64_t chunks = p.places / 8;
     int64_t step = static_cast<int64_t>(gpu_blocks()) * gpu_threads();
     for (int64_t at = static_cast<int64_t>(gpu_block()) * gpu_threads() + gpu_thread();

@@ -3,7 +3,7 @@
  *
  *   gpu_stream_<u4 or u8>_<x type>_<FEATURES>x<BLOCKS>g<GROUPS>   stream.h
  *   gpu_tile_<u4 or u8>_<x type>_<n>x<m>g<GROUPS>                 tile.h
- *   gpu_wide_<u4 or u8>_<x type>_<N>, _<N>g where ANY             wide.h
+ *   gpu_wide_<u4 or u8>_<x type>_<n>x<m>, and with g where ANY    wide.h
  *   gpu_tile_<u4 or u8>_<x type>_<n>x<m>                          tile_amd.h
  *   gpu_plain_<u4 or u8>_<x type>                                 plain.h
  */
@@ -69,22 +69,18 @@ TILES(u8, 8, bf16, true)
 #if GPU_HAS_WGMMA
 #include "wide.h"
 
-#define WIDE(codes, bits, type, bf16, n, warpgroups, panels, stages, chunk, resident, suffix, any) \
-    GPU_KERNEL(128 * warpgroups + (n < 32 ? 32 : 128), resident)                                   \
-    gpu_wide_##codes##_##type##_##n##suffix(GPU_PARAMETER gpu_wide_params p) {                     \
-        gpu_wide<gpu_wide_shape<bits, bf16, n, warpgroups, panels, stages, chunk, any>>(p);        \
+#define WIDE(n, m, warpgroups, panels, turns, chunk, resident, codes, bits, type, bf16, suffix,    \
+             any)                                                                                  \
+    GPU_KERNEL(                                                                                    \
+        (gpu_wide_shape<bits, bf16, m, warpgroups, panels, turns, chunk, resident, any>::THREADS), \
+        resident)                                                                                  \
+    gpu_wide_##codes##_##type##_##n##x##m##suffix(GPU_PARAMETER gpu_wide_params p) {               \
+        gpu_wide<gpu_wide_shape<bits, bf16, m, warpgroups, panels, turns, chunk, resident, any>>(  \
+            p);                                                                                    \
     }
-
-#define WIDES_OF(codes, bits, type, bf16, suffix, any)                                             \
-    WIDE(codes, bits, type, bf16, 8, 2, 1, bits == 4 ? 8 : 5, 1, 2, suffix, any)                   \
-    WIDE(codes, bits, type, bf16, 16, 2, 1, bits == 4 ? 6 : 4, 2, 2, suffix, any)                  \
-    WIDE(codes, bits, type, bf16, 32, 4, 1, bits == 4 ? 6 : 4, 4, 1, suffix, any)                  \
-    WIDE(codes, bits, type, bf16, 64, 4, 1, bits == 4 ? 4 : 3, 8, 1, suffix, any)                  \
-    WIDE(codes, bits, type, bf16, 128, 2, 2, bits == 4 ? 3 : 2, 4, 1, suffix, any)                \
-    WIDE(codes, bits, type, bf16, 256, 2, 1, bits == 4 ? 3 : 2, 0, 1, suffix, any)
 #define WIDES(codes, bits, type, bf16)                                                             \
-    WIDES_OF(codes, bits, type, bf16, , false)                                                     \
-    WIDES_OF(codes, bits, type, bf16, g, true)
+    GPU_WIDE_TILES(WIDE, codes, bits, type, bf16, , false)                                         \
+    GPU_WIDE_TILES(WIDE, codes, bits, type, bf16, g, true)
 
 WIDES(u4, 4, f16, false)
 WIDES(u4, 4, bf16, true)

@@ -14,7 +14,7 @@ GPU_DEVICE uint32_t gpu_divide(uint32_t value, gpu_divider by) {
 
 GPU_DEVICE uint32_t gpu_group(const gpu_apply_params &p, uint32_t block) {
     if (p.block_group != nullptr)
-        return p.block_group[block];
+        return gpu_load_early(p.block_group + block);
     uint32_t group = gpu_divide(block + p.first_offset, p.divider);
     uint32_t last = static_cast<uint32_t>(p.groups) - 1;
     return group < last ? group : last;
@@ -29,7 +29,33 @@ GPU_DEVICE uint64_t gpu_scales_at(const gpu_apply_params &p, int64_t n_tile, uin
 
 /** k tiles that hold columns. */
 GPU_DEVICE int32_t gpu_used_tiles(const gpu_apply_params &p) {
-    return p.header != nullptr ? static_cast<int32_t>(p.header[0]) : p.k_tiles;
+    return p.header != nullptr ? static_cast<int32_t>(gpu_load_early(p.header)) : p.k_tiles;
+}
+
+/** Where a block is whose share of an output tile is a range of places. */
+struct gpu_block_place {
+    int64_t row;    /* first row of x */
+    int32_t n_tile; /* first tile of features */
+    int32_t begin;  /* tiles of places */
+    int32_t end;
+    uint32_t output_tile;
+    int32_t split;
+};
+
+/** The place of a block of M rows and N_TILES tiles of features. Output tiles go down the rows of x
+ * first, so that blocks at work together share weights. */
+template <int M, int N_TILES>
+GPU_DEVICE gpu_block_place gpu_block_place_of(const gpu_apply_params &p) {
+    gpu_block_place at;
+    uint32_t tiles = static_cast<uint32_t>(p.m_blocks * p.n_blocks);
+    at.output_tile = gpu_block() % tiles;
+    at.split = static_cast<int32_t>(gpu_block() / tiles);
+    at.row = static_cast<int64_t>(at.output_tile % p.m_blocks) * M;
+    at.n_tile = static_cast<int32_t>(at.output_tile / p.m_blocks) * N_TILES;
+    int32_t used = gpu_used_tiles(p);
+    at.begin = at.split * p.split_tiles;
+    at.end = at.begin + p.split_tiles < used ? at.begin + p.split_tiles : used;
+    return at;
 }
 
 #if GPU_HAS_MMA

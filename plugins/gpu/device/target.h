@@ -68,6 +68,7 @@
  *                                    stay behind, where registers are short; AMD only
  *   uint32_t gpu_and_or(uint32_t a, uint32_t b, uint32_t c)     a & b | c
  *   uint32_t gpu_multiply_high(uint32_t, uint32_t)    the upper 32 bits of the product
+ *   uint32_t gpu_load_early(const uint32_t *)    of prepared weights, before gpu_previous_grid_wait
  *
  *   GPU_HAS_WGMMA                    1 where the words of wide.h exist (sm_90a):
  *
@@ -108,15 +109,17 @@
  *   void gpu_shared_publish()        this thread's writes to shared memory, after a barrier, come
  *                                    before bulk copies to the same places
  *   void gpu_bulk_copy(void *shared, const void *global, uint32_t bytes, gpu_mbarrier *)
- *                                    multiples of 16; the bytes count at the mbarrier
- *   void gpu_bulk_prefetch(const void *global, uint32_t bytes)
- *                                    towards L2, no effect otherwise
+ *                                    multiples of 16; the bytes count at the mbarrier. Of
+ *                                    prepared weights, before gpu_previous_grid_wait, too: no grid
+ *                                    that writes them lets the next one start before its end
  *   void gpu_tensor_copy(void *shared, const gpu_tensor_map *, int32_t column, int32_t row,
  *                        gpu_mbarrier *)
  *                                    a box of 64 columns of 16 bits and the map's rows, from
  *                                    (column, row), which may lie outside: zeros there. Chunk c
  *                                    of 16 bytes of row r goes to r * 128 + (c ^ r % 8) * 16;
  *                                    shared is a multiple of 1024; box rows * 128 bytes count
+ *   void gpu_tensor_prefetch(const gpu_tensor_map *)
+ *                                    the map will be used soon
  *   void gpu_store_peer(void *shared, uint32_t rank, gpu_u32x4 value, gpu_mbarrier *)
  *                                    16 bytes to the same place in another block of the cluster,
  *                                    asynchronously; they count at its mbarrier

@@ -92,6 +92,7 @@ GPU_DEVICE void gpu_keep_order(float &) {}
 GPU_DEVICE void gpu_keep_order(float &sum) { asm volatile("" : "+v"(sum)::"memory"); }
 #endif
 GPU_DEVICE uint32_t gpu_multiply_high(uint32_t a, uint32_t b) {
+    GPU_DEVICE uint32_t gpu_load_early(const uint32_t *word) { return *word; }
     return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32);
 }
 

@@ -192,5 +192,6 @@ GPU_DEVICE uint32_t gpu_and_or(uint32_t a, uint32_t b, uint32_t c) {
     return result;
 }
 GPU_DEVICE uint32_t gpu_multiply_high(uint32_t a, uint32_t b) { return __umulhi(a, b); }
+GPU_DEVICE uint32_t gpu_load_early(const uint32_t *word) { return *word; }
 
 #endif

@@ -103,8 +103,8 @@ GPU_DEVICE void gpu_bulk_copy(void *shared, const void *global, uint32_t bytes,
                  "l"(global), "r"(bytes), "r"(gpu_shared_address(barrier))
                  : "memory");
 }
-GPU_DEVICE void gpu_bulk_prefetch(const void *global, uint32_t bytes) {
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes));
+GPU_DEVICE void gpu_tensor_prefetch(const gpu_tensor_map *map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 GPU_DEVICE void gpu_tensor_copy(void *shared, const gpu_tensor_map *map, int32_t column,
                                 int32_t row, gpu_mbarrier *barrier) {

@@ -44,16 +44,6 @@ struct gpu_tile_shape {
     static_assert(GROUPS * SCALE_CHUNKS <= THREADS, "a thread copies one chunk of scales");
 };
 
-/** Where a block works. */
-struct gpu_tile_place {
-    int64_t row;    /* first row of x */
-    int32_t n_tile; /* first tile of features */
-    int32_t begin;  /* tiles of places */
-    int32_t end;
-    uint32_t output_tile;
-    int32_t split;
-};
-
 /** What a thread copies of each stage: the same chunks of every tile of places. */
 template <class S> struct gpu_tile_source {
     static constexpr int CODES = S::N_TILES * 8 * S::BITS / S::THREADS;
@@ -69,7 +59,7 @@ template <class S> struct gpu_tile_source {
 
 template <class S>
 GPU_DEVICE gpu_tile_source<S> gpu_tile_source_of(const gpu_apply_params &p,
-                                                 const gpu_tile_place &at) {
+                                                 const gpu_block_place &at) {
     gpu_tile_source<S> from;
     uint32_t lane = gpu_lane(), wave = gpu_wave();
     from.thread = gpu_thread();
@@ -231,7 +221,7 @@ GPU_DEVICE uint32_t gpu_tile_group(const gpu_apply_params &p, int32_t k_tile, in
  * t - 1 any more, whose stage is filled again.
  */
 template <class S, bool BF16>
-GPU_DEVICE void gpu_tile_pipeline(const gpu_apply_params &p, const gpu_tile_place &at,
+GPU_DEVICE void gpu_tile_pipeline(const gpu_apply_params &p, const gpu_block_place &at,
                                   unsigned char *shared, float c[S::FEATURES][S::ROWS][4]) {
     if (at.begin >= at.end)
         return;
@@ -272,20 +262,6 @@ GPU_DEVICE void gpu_tile_pipeline(const gpu_apply_params &p, const gpu_tile_plac
     gpu_barrier();
 }
 
-/** Output tiles go down the rows of x first, so that blocks at work together share weights. */
-template <class S> GPU_DEVICE gpu_tile_place gpu_tile_place_of(const gpu_apply_params &p) {
-    gpu_tile_place at;
-    uint32_t tiles = static_cast<uint32_t>(p.m_blocks * p.n_blocks);
-    at.output_tile = gpu_block() % tiles;
-    at.split = static_cast<int32_t>(gpu_block() / tiles);
-    at.row = static_cast<int64_t>(at.output_tile % p.m_blocks) * S::M;
-    at.n_tile = static_cast<int32_t>(at.output_tile / p.m_blocks) * S::N_TILES;
-    int32_t used = gpu_used_tiles(p);
-    at.begin = at.split * p.split_tiles;
-    at.end = at.begin + p.split_tiles < used ? at.begin + p.split_tiles : used;
-    return at;
-}
-
 /** Store y's tile where all its columns exist, in pairs of 16-bit values. */
 template <class S>
 GPU_DEVICE void gpu_tile_store(const gpu_apply_params &p, int64_t row, int32_t column,
@@ -313,7 +289,7 @@ GPU_DEVICE void gpu_tile_store(const gpu_apply_params &p, int64_t row, int32_t c
 
 /** Store y's tile one value at a time, by way of shared memory. */
 template <class S>
-GPU_DEVICE void gpu_tile_store_any(const gpu_apply_params &p, const gpu_tile_place &at,
+GPU_DEVICE void gpu_tile_store_any(const gpu_apply_params &p, const gpu_block_place &at,
                                    unsigned char *shared, uint32_t row, uint32_t column,
                                    const float c[S::FEATURES][S::ROWS][4]) {
     constexpr uint32_t COLUMNS = S::N_TILES * 16;
@@ -329,7 +305,7 @@ GPU_DEVICE void gpu_tile_store_any(const gpu_apply_params &p, const gpu_tile_pla
 
 template <class S, bool BF16> GPU_DEVICE void gpu_tile(const gpu_apply_params &p) {
     GPU_SHARED(shared);
-    gpu_tile_place at = gpu_tile_place_of<S>(p);
+    gpu_block_place at = gpu_block_place_of<S::M, S::N_TILES>(p);
     float c[S::FEATURES][S::ROWS][4] = {};
     gpu_tile_pipeline<S, BF16>(p, at, shared, c);
     if (p.splits > 1 && !gpu_join_split<S::FEATURES * S::ROWS * 4>(p, at.output_tile, at.split,

@@ -45,18 +45,8 @@ template <class S> struct gpu_amd_weights {
     uint8_t zeros[S::FEATURES][GPU_TILE_BLOCKS];
 };
 
-/** Where a wave works. */
-struct gpu_amd_place {
-    int64_t row;    /* first row of x, of the block */
-    int32_t n_tile; /* first tile of features, of the block */
-    int32_t begin;  /* tiles of places */
-    int32_t end;
-    uint32_t output_tile;
-    int32_t split;
-};
-
 template <class S>
-GPU_DEVICE void gpu_amd_load(const gpu_apply_params &p, const gpu_amd_place &at, int32_t k_tile,
+GPU_DEVICE void gpu_amd_load(const gpu_apply_params &p, const gpu_block_place &at, int32_t k_tile,
                              gpu_amd_weights<S> &w) {
     uint32_t row = gpu_lane() % 16, from = row / 2 * 4 + gpu_matrix_pair();
     int32_t first = at.n_tile + static_cast<int32_t>(gpu_wave()) * S::FEATURES;
@@ -82,7 +72,7 @@ GPU_DEVICE void gpu_amd_load(const gpu_apply_params &p, const gpu_amd_place &at,
 
 /** A thread's chunks of x of a tile of places. Rows beyond m repeat the last one. */
 template <class S>
-GPU_DEVICE void gpu_amd_load_x(const gpu_apply_params &p, const gpu_amd_place &at, int32_t k_tile,
+GPU_DEVICE void gpu_amd_load_x(const gpu_apply_params &p, const gpu_block_place &at, int32_t k_tile,
                                gpu_u32x4 x[S::CHUNKS]) {
 #pragma unroll
     for (int i = 0; i < S::CHUNKS; i++) {
@@ -177,24 +167,10 @@ GPU_DEVICE void gpu_amd_multiply(const gpu_amd_weights<S> &w, const unsigned cha
     }
 }
 
-/** Output tiles go down the rows of x first, so that blocks at work together share weights. */
-template <class S> GPU_DEVICE gpu_amd_place gpu_amd_place_of(const gpu_apply_params &p) {
-    gpu_amd_place at;
-    uint32_t tiles = static_cast<uint32_t>(p.m_blocks * p.n_blocks);
-    at.output_tile = gpu_block() % tiles;
-    at.split = static_cast<int32_t>(gpu_block() / tiles);
-    at.row = static_cast<int64_t>(at.output_tile % p.m_blocks) * S::M;
-    at.n_tile = static_cast<int32_t>(at.output_tile / p.m_blocks) * S::N_TILES;
-    int32_t used = gpu_used_tiles(p);
-    at.begin = at.split * p.split_tiles;
-    at.end = at.begin + p.split_tiles < used ? at.begin + p.split_tiles : used;
-    return at;
-}
-
 /** All tiles of places of the block. Behind the barrier of a tile its x has been read by all, and
  *  that of the next tile is here. */
 template <class S>
-GPU_DEVICE void gpu_amd_sum(const gpu_apply_params &p, const gpu_amd_place &at,
+GPU_DEVICE void gpu_amd_sum(const gpu_apply_params &p, const gpu_block_place &at,
                             unsigned char *shared, float c[S::FEATURES][S::ROWS][S::SUMS]) {
     gpu_amd_weights<S> next;
     gpu_u32x4 x[S::CHUNKS];
@@ -220,7 +196,7 @@ GPU_DEVICE void gpu_amd_sum(const gpu_apply_params &p, const gpu_amd_place &at,
 
 template <class S> GPU_DEVICE void gpu_amd_tile(const gpu_apply_params &p) {
     GPU_SHARED(shared);
-    gpu_amd_place at = gpu_amd_place_of<S>(p);
+    gpu_block_place at = gpu_block_place_of<S::M, S::N_TILES>(p);
     float c[S::FEATURES][S::ROWS][S::SUMS] = {};
     gpu_amd_sum<S>(p, at, shared, c);
     if (p.splits > 1 && !gpu_join_split<S::FEATURES * S::ROWS * S::SUMS>(

@@ -144,7 +144,6 @@ static void check_source(struct simt_place place, const void *global, uint32_t b
 void simt_bulk_copy(struct simt_place place, void *shared, const void *global, uint32_t bytes,
                     void *mbarrier) {
     simt_begin_word(place);
-    simt_check_previous_grid();
     check_source(place, global, bytes);
     simt_need_aligned(place, shared, BULK_ALIGN);
     if (bytes == 0) {
@@ -155,12 +154,6 @@ void simt_bulk_copy(struct simt_place place, void *shared, const void *global, u
     simt_need_memory(global, bytes);
     simt_races_read(global, bytes);
     issue(&copy);
-}
-
-/* Reads nothing: what lies there may still be written. */
-void simt_bulk_prefetch(struct simt_place place, const void *global, uint32_t bytes) {
-    simt_begin_word(place);
-    check_source(place, global, bytes);
 }
 
 /* What the box takes of a row of the tensor; nothing outside. */
@@ -241,6 +234,14 @@ void simt_previous_grid_wait(struct simt_place place) {
 }
 
 void simt_next_grid_start(struct simt_place place) { simt_begin_word(place); }
+
+uint32_t simt_load_early(struct simt_place place, const uint32_t *word) {
+    simt_begin_word(place);
+    simt_need_aligned(place, word, sizeof *word);
+    simt_need_memory(word, sizeof *word);
+    simt_races_read(word, sizeof *word);
+    return *word;
+}
 
 void simt_need_global(struct simt_place place, const void *address, uint32_t bytes) {
     simt_need_aligned(place, address, bytes);

@@ -203,6 +203,9 @@ GPU_DEVICE uint32_t gpu_permute(uint32_t a, uint32_t b, uint32_t selector) {
 template <class T> GPU_DEVICE void gpu_keep(T &) {}
 GPU_DEVICE void gpu_keep_order(float &) {}
 GPU_DEVICE uint32_t gpu_and_or(uint32_t a, uint32_t b, uint32_t c) { return (a & b) | c; }
+GPU_DEVICE uint32_t gpu_load_early(const uint32_t *word, SIMT_WHERE) {
+    return simt_load_early(SIMT_PLACE, word);
+}
 GPU_DEVICE uint32_t gpu_multiply_high(uint32_t a, uint32_t b) {
     return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32);
 }

@@ -57,9 +57,7 @@ GPU_DEVICE void gpu_bulk_copy(void *shared, const void *global, uint32_t bytes,
                               gpu_mbarrier *barrier, SIMT_WHERE) {
     simt_bulk_copy(SIMT_PLACE, shared, global, bytes, barrier);
 }
-GPU_DEVICE void gpu_bulk_prefetch(const void *global, uint32_t bytes, SIMT_WHERE) {
-    simt_bulk_prefetch(SIMT_PLACE, global, bytes);
-}
+GPU_DEVICE void gpu_tensor_prefetch(const gpu_tensor_map *) {}
 GPU_DEVICE void gpu_tensor_copy(void *shared, const gpu_tensor_map *map, int32_t column,
                                 int32_t row, gpu_mbarrier *barrier, SIMT_WHERE) {
     simt_tensor_copy(SIMT_PLACE, shared, map, column, row, barrier);

@@ -62,6 +62,7 @@ void simt_need_global(struct simt_place place, const void *address, uint32_t byt
 
 /* ---- of sm_90a; see target.h --------------------------------------------------------------- */
 
+uint32_t simt_load_early(struct simt_place place, const uint32_t *word);
 void simt_previous_grid_wait(struct simt_place place);
 void simt_next_grid_start(struct simt_place place);
 
@@ -81,7 +82,6 @@ void simt_shared_publish(struct simt_place place);
 
 void simt_bulk_copy(struct simt_place place, void *shared, const void *global, uint32_t bytes,
                     void *mbarrier);
-void simt_bulk_prefetch(struct simt_place place, const void *global, uint32_t bytes);
 void simt_tensor_copy(struct simt_place place, void *shared, const void *map, int32_t column,
                       int32_t row, void *mbarrier);
 /* 16 bytes to the same place in block `rank` of the cluster, which count at its mbarrier. */

@@ -216,8 +216,10 @@ static void run_candidates(const kry_linear *linear, int64_t m, int64_t x_shift)
     const int64_t k = linear->in_features;
     char last[sizeof plan.main.entry] = "";
     layer_make(&layer, linear);
-    for (int32_t i = 0;
-         gpu_plan_candidate(&facts, linear, &layer.layout, &planned, i, &plan, &cost); i++) {
+    for (int32_t i = 0; i < gpu_plan_candidates(&facts, linear); i++) {
+        if (!gpu_plan_candidate(&facts, linear, &layer.layout, &planned, i, &plan, &cost)) {
+            continue;
+        }
         if (is_wanted(&plan, linear->group_size, last)) {
             call_make(&call, &layer.problem, m, (k + 7) / 8 * 8, linear->out_features, x_shift,
                       i % 2);
@@ -275,9 +277,9 @@ static void splits_of_long_rows_are_right(void **state) {
         struct gpu_plan plan;
         double cost;
         int split_streams = 0;
-        for (int32_t i = 0;
-             gpu_plan_candidate(&facts, &linear, &layer.layout, &planned, i, &plan, &cost); i++) {
-            if (strncmp(plan.main.entry, "gpu_stream", 10) != 0 || plan.splits == 1) {
+        for (int32_t i = 0; i < gpu_plan_candidates(&facts, &linear); i++) {
+            if (!gpu_plan_candidate(&facts, &linear, &layer.layout, &planned, i, &plan, &cost) ||
+                strncmp(plan.main.entry, "gpu_stream", 10) != 0 || plan.splits == 1) {
                 continue;
             }
             struct call call;
@@ -340,6 +342,7 @@ static void run_wide_plan(const struct wide_run *r, const struct gpu_plan *plan)
 /* Each block tile that the planner looks at, with a cluster of up to `cluster` blocks. */
 static void run_wide_tiles(const struct wide_run *r, uint32_t at_once, int32_t cluster) {
     struct gpu_facts facts = facts_of(132);
+    const kry_linear *linear = &r->layer->problem.linear;
     const struct gpu_call planned = {.m = r->m,
                                      .x_unit = r->shift != 0 || r->x_stride % 8 != 0 ? 2 : 16};
     struct gpu_plan chosen = {0};
@@ -348,13 +351,15 @@ static void run_wide_tiles(const struct wide_run *r, uint32_t at_once, int32_t c
     for (int32_t i = 0; i < 2 * GPU_CLUSTER_MAX; i++) {
         facts.clusters[i / GPU_CLUSTER_MAX][i % GPU_CLUSTER_MAX] = (uint16_t)at_once;
     }
-    for (int32_t i = 0; gpu_plan_candidate(&facts, &r->layer->problem.linear, &r->layer->layout,
-                                           &planned, i, &plan, &cost);
-         i++) {
-        if (chosen.tile_m != 0 && chosen.tile_m != plan.tile_m) {
+    for (int32_t i = 0; i < gpu_plan_candidates(&facts, linear); i++) {
+        if (!gpu_plan_candidate(&facts, linear, &r->layer->layout, &planned, i, &plan, &cost)) {
+            continue;
+        }
+        const bool is_other = chosen.tile_m != plan.tile_m || chosen.tile_n != plan.tile_n;
+        if (chosen.tile_m != 0 && is_other) {
             run_wide_plan(r, &chosen);
         }
-        if (chosen.tile_m != plan.tile_m || plan.splits <= cluster) {
+        if (is_other || plan.splits <= cluster) {
             chosen = plan;
         }
     }

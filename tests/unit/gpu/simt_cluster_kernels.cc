@@ -287,8 +287,8 @@ void arrive_at_ended_peer(const void *) {
 void copy_early(const void *argument) {
     const cluster_params &p = params_of(argument);
     uint32_t *words = shared_words();
-    gpu_bulk_prefetch(p.in, 16);
     gpu_next_grid_start();
+    uint32_t first = gpu_load_early(p.in);
     if (gpu_thread() == 0 && p.fault != TOO_EARLY)
         gpu_previous_grid_wait();
     if (p.fault != TOLD_BY_NOBODY)
@@ -296,7 +296,7 @@ void copy_early(const void *argument) {
     gpu_copy_async4(words + gpu_thread(), p.in + place());
     gpu_copy_async_commit();
     gpu_copy_async_wait<0>();
-    p.out[place()] = words[gpu_thread()];
+    p.out[place()] = words[gpu_thread()] + first - p.in[0];
 }
 
 void read_early(const void *argument) {

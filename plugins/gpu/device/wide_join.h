@@ -1,0 +1,116 @@
+/*
+ * wide.h: sums to y. The blocks of a cluster, and the teams of a block, have sums of the same
+ * output tile. Each hands its sums to the others, a chunk at a time: block r gets the r-th part of
+ * all of them, adds them up in the order of ranks and teams, and stores it. CHUNK counts 16 bytes a
+ * worker.
+ */
+#ifndef KERNELRY_GPU_WIDE_JOIN_H
+#define KERNELRY_GPU_WIDE_JOIN_H
+
+#include "wide_shape.h"
+
+/** Store two features of two rows of y: (feature, row), (feature, row + 1), (feature + 1, row),
+ *  (feature + 1, row + 1). */
+GPU_DEVICE void gpu_wide_store(const gpu_apply_params &p, int64_t row, int32_t feature, bool pairs,
+                               const float c[4]) {
+    if (!pairs) {
+        for (int i = 0; i < 4; i++)
+            gpu_store_y(p, row + i % 2, feature + i / 2, c[i]);
+        return;
+    }
+    if (feature >= p.n)
+        return;
+    float bias[2] = {0, 0};
+    if (p.bias != nullptr) {
+        bias[0] = gpu_widen(p.bias, feature, p.y_type);
+        bias[1] = gpu_widen(p.bias, feature + 1, p.y_type);
+    }
+    uint16_t *y = static_cast<uint16_t *>(p.y) + row * p.y_stride + feature;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float low = c[i] + bias[0], high = c[2 + i] + bias[1];
+        uint32_t pair =
+            p.y_type == KRY_TYPE_F16 ? gpu_f16x2_pack(low, high) : gpu_bf16x2_pack(low, high);
+        if (row + i < p.m)
+            *reinterpret_cast<uint32_t *>(y + i * p.y_stride) = pair;
+    }
+}
+
+/** Feature and row in the output tile of columns 8 i on of a worker's c of `panel`. */
+template <class S> GPU_DEVICE int32_t gpu_wide_feature(uint32_t worker, int panel) {
+    return static_cast<int32_t>((worker / 128 * S::PANELS + static_cast<uint32_t>(panel)) *
+                                    GPU_PANEL_N +
+                                worker / 32 % 4 * 16 + worker % 32 / 4 * 2);
+}
+
+/** A worker's sums, 16 bytes each, are numbered i * TEAM + its place in its team; block r of a
+ *  cluster adds up those from begin to end. */
+template <class S> GPU_DEVICE uint32_t gpu_wide_part(uint32_t rank, uint32_t ranks) {
+    constexpr uint32_t ALL = S::TEAM * S::CHUNK;
+    return (ALL * rank + ranks - 1) / ranks;
+}
+
+/** Hand a chunk of this block's sums to those who add them up. */
+template <class S>
+GPU_DEVICE void gpu_wide_hand_out(unsigned char *shared, uint32_t ranks, int chunk,
+                                  const float c[S::PANELS][S::N / 2]) {
+    constexpr uint32_t ALL = S::TEAM * S::CHUNK;
+    uint32_t worker = gpu_thread() % S::TEAM, turn = gpu_thread() / S::TEAM;
+    uint32_t part = gpu_cluster_rank() * S::TURNS + turn, most = (ALL + ranks - 1) / ranks;
+    gpu_u32x4 *sums = reinterpret_cast<gpu_u32x4 *>(shared + S::SUMS_AT) + part * most;
+#pragma unroll
+    for (int i = 0; i < S::CHUNK; i++) {
+        const float *from =
+            &c[(chunk * S::CHUNK + i) / (S::N / 8)][(chunk * S::CHUNK + i) % (S::N / 8) * 4];
+        uint32_t v = static_cast<uint32_t>(i) * S::TEAM + worker, owner = v * ranks / ALL;
+        gpu_store_peer(sums + (v - gpu_wide_part<S>(owner, ranks)), owner,
+                       {gpu_bits_of_float(from[0]), gpu_bits_of_float(from[1]),
+                        gpu_bits_of_float(from[2]), gpu_bits_of_float(from[3])},
+                       &gpu_wide_barriers_of<S>(shared)->ready);
+    }
+}
+
+/** Add up the sums of all teams of the cluster, each block a part of them, and store. */
+template <class S>
+GPU_DEVICE void gpu_wide_join(const gpu_apply_params &p, const gpu_wide_progress &at, bool pairs,
+                              unsigned char *shared, uint32_t &phase,
+                              const float c[S::PANELS][S::N / 2]) {
+    constexpr int CHUNKS = S::PANELS * S::N / 8 / S::CHUNK;
+    gpu_wide_barriers<S> *barriers = gpu_wide_barriers_of<S>(shared);
+    uint32_t worker = gpu_thread(), ranks = static_cast<uint32_t>(p.splits);
+    uint32_t rank = gpu_cluster_rank(), most = (S::TEAM * S::CHUNK + ranks - 1) / ranks;
+    uint32_t begin = gpu_wide_part<S>(rank, ranks), end = gpu_wide_part<S>(rank + 1, ranks);
+    const gpu_u32x4 *sums = reinterpret_cast<const gpu_u32x4 *>(shared + S::SUMS_AT);
+    int32_t feature = gpu_wide_panel<S>(p, at) * GPU_PANEL_N, row = gpu_wide_row<S>(p, at);
+#pragma unroll
+    for (int chunk = 0; chunk < CHUNKS; chunk++) {
+        if (worker == 0)
+            gpu_mbarrier_expect(&barriers->ready, (end - begin) * ranks * (S::TURNS * 16));
+        gpu_mbarrier_wait_peers(&barriers->free, phase ^ 1);
+        gpu_wide_hand_out<S>(shared, ranks, chunk, c);
+        gpu_mbarrier_wait_peers(&barriers->ready, phase);
+        for (uint32_t v = begin + worker; v < end; v += S::WORKERS) {
+            float total[4] = {0, 0, 0, 0};
+            for (uint32_t from = 0; from < ranks * S::TURNS; from++) {
+                gpu_u32x4 part = sums[from * most + (v - begin)];
+                total[0] += gpu_float_of_bits(part.x);
+                total[1] += gpu_float_of_bits(part.y);
+                total[2] += gpu_float_of_bits(part.z);
+                total[3] += gpu_float_of_bits(part.w);
+            }
+            int column = chunk * S::CHUNK + static_cast<int>(v / S::TEAM);
+            gpu_wide_store(p, row + column % (S::N / 8) * 8 + static_cast<int32_t>(v % 4) * 2,
+                           feature + gpu_wide_feature<S>(v % S::TEAM, column / (S::N / 8)), pairs,
+                           total);
+        }
+        /* After the last chunk of all, those who would be told may have left. */
+        if (chunk + 1 < CHUNKS || at.output_tile + at.step < at.output_tiles) {
+            gpu_part_barrier(S::WORKERS);
+            if (worker < ranks)
+                gpu_mbarrier_arrive_at(&barriers->free, worker);
+        }
+        phase ^= 1;
+    }
+}
+
+#endif
