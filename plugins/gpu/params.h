@@ -78,7 +78,10 @@ struct gpu_arrange_params {
     int64_t m;
     int32_t k;
     int32_t front;
-    int32_t places; /* a multiple of 64 */
+    int32_t places;    /* a multiple of 64 */
+    int32_t parts;     /* blocks that share a row; the grid is a multiple */
+    int32_t unit;      /* bytes: x, its rows and place 0 lie at multiples of 16, 8, 4 or 2 */
+    int32_t in_shared; /* 1: there is shared memory for a row */
     int32_t reserved;
 };
 

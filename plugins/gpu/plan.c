@@ -86,6 +86,7 @@ static const int32_t split_choices[] = {1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32}
 enum { SPLITS = sizeof split_choices / sizeof *split_choices };
 
 enum {
+    ARRANGE_BLOCKS = 264,   /* that gather x, or a row each */
     SPLIT_ROWS_MAX = 512,   /* more rows are never split along K */
     SPLIT_BLOCKS_MAX = 2048 /* nor are more blocks, so that the zeroed part is small */
 };
@@ -132,9 +133,14 @@ struct gpu_facts gpu_facts_of(const kry_device *device) {
     return facts;
 }
 
+/** The largest of 16, 8, 4 and 2 that divides a number of bytes, or 2. */
+static uint32_t unit_of(uint64_t bytes) {
+    return bytes % 16 == 0 ? 16 : bytes % 8 == 0 ? 8 : bytes % 4 == 0 ? 4 : 2;
+}
+
 uint32_t gpu_x_unit(const void *x, int64_t x_stride, int64_t m) {
     uint64_t bits = (uint64_t)(uintptr_t)x | (m > 1 ? (uint64_t)x_stride * 2 : 0);
-    return bits % 16 == 0 ? 16 : bits % 4 == 0 ? 4 : 2;
+    return unit_of(bits);
 }
 
 /** Groups that a tile of places may hold, each of as many blocks: 1, 2 or (any number, or
@@ -326,14 +332,26 @@ static void plan_words(const kry_linear *linear, const struct gpu_layout *layout
              how, s->n, s->m, c->splits, out->main.grid, out->arranged ? ", x put in order" : "");
 }
 
+/** Shared memory of a row of x from which columns are gathered; 0: there is not enough, or none
+ *  is needed. */
+static int64_t arrange_shared_bytes(const struct gpu_layout *layout) {
+    int64_t bytes = (layout->in_features * 2 + 15) / 16 * 16;
+    return layout->gathered && bytes <= 49152 ? bytes : 0;
+}
+
 /** Put x in order first, at the begin of the workspace, where it must be. */
 static void arrange_rows(const struct gpu_layout *layout, bool arranged, struct gpu_plan *out) {
     out->arranged = arranged;
     if (!arranged)
         return;
-    int64_t chunks = out->rows * layout->k_tiles * (GPU_TILE_K / 8);
+    int64_t parts = gpu_ceil_div(layout->k_tiles * GPU_TILE_K / 8, 256); /* a chunk a thread */
+    if (layout->gathered)
+        parts = minimum(parts, gpu_ceil_div(ARRANGE_BLOCKS, out->rows));
     out->scratch_bytes = arranged_bytes(layout, out->rows);
-    out->arrange = launch_for("gpu_arrange", chunks);
+    out->arrange = launch_for("gpu_arrange", 0);
+    out->arrange.grid = (uint32_t)(minimum(out->rows, 65536 / parts) * parts);
+    out->arrange.shared_bytes = (uint32_t)arrange_shared_bytes(layout);
+    out->arrange_parts = (int32_t)parts;
     out->arrange.early = out->main.early;
 }
 
@@ -487,6 +505,10 @@ struct gpu_arrange_params gpu_plan_arrange(const struct gpu_plan *plan,
         .k = (int32_t)layout->in_features,
         .front = layout->front,
         .places = (int32_t)(layout->k_tiles * GPU_TILE_K),
+        .parts = plan->arrange_parts,
+        .unit = (int32_t)unit_of(gpu_x_unit(run->x, run->x_stride, run->m) |
+                                 (uint64_t)layout->front * 2),
+        .in_shared = arrange_shared_bytes(layout) > 0,
     };
     return p;
 }

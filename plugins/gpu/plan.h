@@ -52,10 +52,11 @@ struct gpu_facts gpu_facts_of(const kry_device *device);
 /** What a plan depends on of a call. */
 struct gpu_call {
     int64_t m;
-    uint32_t x_unit; /* 16, 4 or 2: the address and the row stride of x are multiples of it */
+    uint32_t x_unit; /* 16, 8, 4 or 2: the address and the row stride of x are multiples of it */
 };
 
-/** Bytes that x's address and row stride (in elements of 2 bytes) are multiples of: 16, 4 or 2. */
+/** Bytes that x's address and row stride (in elements of 2 bytes) are multiples of: 16, 8, 4
+ *  or 2. */
 uint32_t gpu_x_unit(const void *x, int64_t x_stride, int64_t m);
 
 /** One launch. */
@@ -72,6 +73,7 @@ struct gpu_plan {
     struct gpu_launch main;
     struct gpu_launch arrange; /* read where `arranged` */
     bool arranged;
+    int32_t arrange_parts;
     int32_t candidate;
     int64_t rows;   /* rows of one run, at most; runs reuse the workspace in turn */
     int32_t tile_m; /* rows and output features of an output tile */
