@@ -92,9 +92,9 @@ GPU_DEVICE void gpu_keep_order(float &) {}
 GPU_DEVICE void gpu_keep_order(float &sum) { asm volatile("" : "+v"(sum)::"memory"); }
 #endif
 GPU_DEVICE uint32_t gpu_multiply_high(uint32_t a, uint32_t b) {
-    GPU_DEVICE uint32_t gpu_load_early(const uint32_t *word) { return *word; }
     return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32);
 }
+GPU_DEVICE uint32_t gpu_load_early(const uint32_t *word) { return *word; }
 
 typedef uint32_t gpu_amd_u32x4 __attribute__((ext_vector_type(4)));
 GPU_DEVICE gpu_u32x4 gpu_load_cached(const void *from) {
