@@ -67,7 +67,7 @@ template <class P> static void launch(const gpu_launch &l, P params, cudaStream_
     config.dynamicSmemBytes = l.shared_bytes;
     config.stream = stream;
     config.attrs = attributes;
-    if (l.cluster != 0) {
+    if (l.cluster > 1) {
         attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
         attributes[config.numAttrs++].val.clusterDim = {l.cluster, 1, 1};
     }

@@ -264,7 +264,7 @@ static struct launch_config config_of(const struct gpu_launch *launch, void *str
                                    .shared_bytes = launch->shared_bytes,
                                    .stream = stream,
                                    .attributes = attributes};
-    if (launch->cluster != 0)
+    if (launch->cluster > 1)
         attributes[config.attribute_count++] = (struct launch_attribute){
             .id = LAUNCH_CLUSTER_DIMENSION, .value.cluster = {launch->cluster, 1, 1}};
     if (launch->early)

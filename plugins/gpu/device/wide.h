@@ -93,7 +93,7 @@ template <class S> GPU_DEVICE void gpu_wide(const gpu_wide_params &w) {
     if (gpu_thread() == 0) {
         for (int i = 0; i < S::STAGES; i++) {
             gpu_mbarrier_init(&barriers->full[i], 1);
-            gpu_mbarrier_init(&barriers->empty[i], S::TEAM / GPU_WAVE);
+            gpu_mbarrier_init(&barriers->empty[i], S::TEAM);
         }
         gpu_mbarrier_init(&barriers->ready, 1);
         gpu_mbarrier_init(&barriers->free, static_cast<uint32_t>(p.splits));

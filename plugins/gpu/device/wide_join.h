@@ -50,7 +50,7 @@ template <class S> GPU_DEVICE uint32_t gpu_wide_part(uint32_t rank, uint32_t ran
     return (ALL * rank + ranks - 1) / ranks;
 }
 
-/** Hand a chunk of this block's sums to those who add them up. */
+/** Hand a chunk of this block's sums to those who add them up: a block alone, to itself. */
 template <class S>
 GPU_DEVICE void gpu_wide_hand_out(unsigned char *shared, uint32_t ranks, int chunk,
                                   const float c[S::PANELS][S::N / 2]) {
@@ -63,10 +63,13 @@ GPU_DEVICE void gpu_wide_hand_out(unsigned char *shared, uint32_t ranks, int chu
         const float *from =
             &c[(chunk * S::CHUNK + i) / (S::N / 8)][(chunk * S::CHUNK + i) % (S::N / 8) * 4];
         uint32_t v = static_cast<uint32_t>(i) * S::TEAM + worker, owner = v * ranks / ALL;
-        gpu_store_peer(sums + (v - gpu_wide_part<S>(owner, ranks)), owner,
-                       {gpu_bits_of_float(from[0]), gpu_bits_of_float(from[1]),
-                        gpu_bits_of_float(from[2]), gpu_bits_of_float(from[3])},
-                       &gpu_wide_barriers_of<S>(shared)->ready);
+        gpu_u32x4 four = {gpu_bits_of_float(from[0]), gpu_bits_of_float(from[1]),
+                          gpu_bits_of_float(from[2]), gpu_bits_of_float(from[3])};
+        if (ranks == 1)
+            sums[v] = four;
+        else
+            gpu_store_peer(sums + (v - gpu_wide_part<S>(owner, ranks)), owner, four,
+                           &gpu_wide_barriers_of<S>(shared)->ready);
     }
 }
 
@@ -84,11 +87,16 @@ GPU_DEVICE void gpu_wide_join(const gpu_apply_params &p, const gpu_wide_progress
     int32_t feature = gpu_wide_panel<S>(p, at) * GPU_PANEL_N, row = gpu_wide_row<S>(p, at);
 #pragma unroll
     for (int chunk = 0; chunk < CHUNKS; chunk++) {
-        if (worker == 0)
-            gpu_mbarrier_expect(&barriers->ready, (end - begin) * ranks * (S::TURNS * 16));
-        gpu_mbarrier_wait_peers(&barriers->free, phase ^ 1);
-        gpu_wide_hand_out<S>(shared, ranks, chunk, c);
-        gpu_mbarrier_wait_peers(&barriers->ready, phase);
+        if (ranks == 1) {
+            gpu_wide_hand_out<S>(shared, ranks, chunk, c);
+            gpu_part_barrier(S::WORKERS);
+        } else {
+            if (worker == 0)
+                gpu_mbarrier_expect(&barriers->ready, (end - begin) * ranks * (S::TURNS * 16));
+            gpu_mbarrier_wait_peers(&barriers->free, phase ^ 1);
+            gpu_wide_hand_out<S>(shared, ranks, chunk, c);
+            gpu_mbarrier_wait_peers(&barriers->ready, phase);
+        }
         for (uint32_t v = begin + worker; v < end; v += S::WORKERS) {
             float total[4] = {0, 0, 0, 0};
             for (uint32_t from = 0; from < ranks * S::TURNS; from++) {
@@ -106,7 +114,7 @@ GPU_DEVICE void gpu_wide_join(const gpu_apply_params &p, const gpu_wide_progress
         /* After the last chunk of all, those who would be told may have left. */
         if (chunk + 1 < CHUNKS || at.output_tile + at.step < at.output_tiles) {
             gpu_part_barrier(S::WORKERS);
-            if (worker < ranks)
+            if (ranks > 1 && worker < ranks)
                 gpu_mbarrier_arrive_at(&barriers->free, worker);
         }
         phase ^= 1;

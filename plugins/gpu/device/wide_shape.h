@@ -52,7 +52,7 @@ struct gpu_wide_shape {
 /** The block's mbarriers. */
 template <class S> struct gpu_wide_barriers {
     gpu_mbarrier full[S::STAGES];  /* a stage has been copied */
-    gpu_mbarrier empty[S::STAGES]; /* and used: an arrival a wave */
+    gpu_mbarrier empty[S::STAGES]; /* and used: an arrival a thread */
     gpu_mbarrier ready;            /* sums of every block of the cluster lie there */
     gpu_mbarrier free;             /* and have been read */
 };

@@ -148,17 +148,14 @@ GPU_DEVICE void gpu_wide_sum(const gpu_apply_params &p, const gpu_wide_lane<S> &
             gpu_wide_multiply<S>(stage + i * (S::N * 128), left[i], c);
             gpu_wgmma_wait<1>();
             if (i == 0 && used != nullptr) {
-                gpu_wave_barrier(); /* lane 0 speaks for all */
-                if (gpu_lane() == 0)
-                    gpu_mbarrier_arrive(used);
+                gpu_mbarrier_arrive(used);
             }
         }
         used = &barriers->empty[at.stage];
         gpu_wide_next_stage<S>(at);
     }
     gpu_wide_finish<S>(c);
-    gpu_wave_barrier();
-    if (used != nullptr && gpu_lane() == 0)
+    if (used != nullptr)
         gpu_mbarrier_arrive(used);
 }
 
@@ -228,9 +225,7 @@ GPU_DEVICE void gpu_wide_sum_few(const gpu_apply_params &p, const gpu_wide_lane<
 #pragma unroll
             for (int i = 0; i < S::TILES; i++)
                 gpu_wide_add_few<S>(p, mine, stage, table, i, x_at, scales, c);
-            gpu_wave_barrier(); /* lane 0 speaks for all */
-            if (lane == 0)
-                gpu_mbarrier_arrive(&barriers->empty[at.stage]);
+            gpu_mbarrier_arrive(&barriers->empty[at.stage]);
         }
         gpu_wide_next_stage<S>(at);
     }
