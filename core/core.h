@@ -302,7 +302,10 @@ struct kry_layer {
     void *prepared;
     uint32_t memory; /* KRY_MEMORY_* of prepared */
     bool owns_prepared;
-    bool ready; /* to be applied, unless the device is hypothetical */
+    bool filled;   /* prepared holds weights */
+    bool ready;    /* to be applied, unless the device is hypothetical */
+    void *mapping; /* of a file that prepared lies in, or NULL */
+    uint64_t mapping_bytes;
 };
 
 /** Set the error for a kernel's function that failed, with what the plugin says of it. */
@@ -310,9 +313,84 @@ kry_status core_kernel_failed(const struct ranked_kernel *kernel, const char *fu
                               kry_status status);
 /** All the scratch of a prepare: the kernel's and the canonical rows'. */
 uint64_t core_prepare_scratch(const struct kry_layer *layer);
-void core_release_prepared(struct kry_layer *layer);
+
+/* ---- place.c: where prepared weights lie ------------------------------------------------ */
+
+/** Memory for prepared weights. */
+struct target {
+    void *prepared; /* NULL: yet to be allocated */
+    uint32_t memory;
+    bool owned; /* by the layer */
+};
+
 /** KRY_MEMORY_* that kernels of the device apply from. */
 uint32_t core_device_memory(const kry_device *device);
+/** Where prepared weights go: the caller's buffer, the place of before, or fresh memory.
+ *  KRY_E_ARGUMENT: the buffer is too small, not aligned or in memory of no use. */
+kry_status core_choose_target(const struct kry_layer *layer, void *prepared, uint64_t bytes,
+                              uint32_t memory, struct target *out);
+/** Let the layer's prepared weights lie there from now on; it has none until they are bound. */
+void core_adopt(struct kry_layer *layer, const struct target *target);
+/** Let the kernel bind what is prepared; then the layer has weights. */
+kry_status core_bind(struct kry_layer *layer);
+void core_release_prepared(struct kry_layer *layer);
+
+/** Memory for a layer from the host (NULL functions: the registry's) or its device; NULL when out
+ *  of it. */
+void *core_allocate(const struct kry_layer *layer, const kry_host *host, uint32_t memory,
+                    uint64_t bytes);
+void core_release(const struct kry_layer *layer, const kry_host *host, uint32_t memory, void *block,
+                  uint64_t bytes);
+/** Set the error for a platform's operation that just failed: what failed, and what its plugin
+ *  says of it. */
+kry_status core_platform_failed(const struct kry_layer *layer, kry_status status,
+                                const char *format, ...) KRY_PRINTF(3, 4);
+
+/* ---- hash.c, file.c, save.c, map.c: prepared weights in files --------------------------- */
+
+/** Bytes that are hashed, copied or cleared as one task. */
+#define CORE_HASH_BLOCK (UINT64_C(1) << 20)
+
+static inline uint64_t core_hash_block_count(uint64_t bytes) {
+    return bytes / CORE_HASH_BLOCK + (bytes % CORE_HASH_BLOCK != 0);
+}
+
+/** Hash the blocks of `data`, the first being number `first` of the whole, on the host's threads.
+ */
+void core_hash_blocks(const void *data, uint64_t bytes, uint64_t first, uint64_t *hashes,
+                      const kry_host *host);
+
+/** Where the weights begin in a file: aligned as kernels want, behind the header. */
+#define CORE_FILE_DATA_AT 4096
+
+/** The header of a file of prepared weights, in this machine's byte order. */
+struct file_header {
+    char magic[8];
+    uint32_t byte_order;
+    uint32_t format;
+    uint64_t header_hash; /* of all CORE_FILE_DATA_AT bytes, this field being 0 */
+    uint64_t data_hash;   /* of the hashes of the weights' blocks */
+    uint64_t prepared_bytes;
+    uint32_t layout_version;
+    uint32_t reserved;     /* 0 */
+    char layout_name[128]; /* zeros behind it, as behind content */
+    char content[KRY_CONTENT_MAX + 1];
+    unsigned char linear[256]; /* the kernel's kry_linear, struct_size 0, zeros behind it */
+    unsigned char zeros[CORE_FILE_DATA_AT - 48 - 128 - (KRY_CONTENT_MAX + 1) - 256];
+};
+_Static_assert(sizeof(struct file_header) == CORE_FILE_DATA_AT, "the header fills its place");
+_Static_assert(sizeof(kry_linear) <= 256, "a description fits the header");
+
+/** KRY_E_ARGUMENT: no content, or one that is too long or not printable. */
+kry_status core_file_check_content(const char *content);
+/** The header of what a layer's prepared weights are saved with. KRY_E_UNSUPPORTED: the layout's
+ *  name is too long. */
+kry_status core_file_describe(const struct kry_layer *layer, const char *content,
+                              uint64_t data_hash, struct file_header *out);
+/** Compare what a file of `file_bytes` begins with with what the layer needs. KRY_E_FORMAT,
+ *  KRY_E_FOREIGN, KRY_E_STALE: the sentence begins with the path. */
+kry_status core_file_check(const char *path, const struct file_header *found, uint64_t file_bytes,
+                           const struct kry_layer *layer, const char *content);
 
 static inline uint64_t core_align(uint64_t bytes) {
     return (bytes + KRY_ALIGNMENT - 1) / KRY_ALIGNMENT * KRY_ALIGNMENT;

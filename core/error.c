@@ -46,6 +46,8 @@ const char *kry_status_string(kry_status status) {
         [KRY_E_UNSUPPORTED] = "not supported",
         [KRY_E_NOT_FOUND] = "not found",
         [KRY_E_STATE] = "called out of order",
+        [KRY_E_FOREIGN] = "of another layout or description",
+        [KRY_E_STALE] = "of other weights",
     };
     if (status < 0 || (size_t)status >= sizeof words / sizeof words[0])
         return "unknown status";

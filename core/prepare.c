@@ -5,8 +5,6 @@
 #include "core.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 enum { CANONICAL_BYTES = 8 << 20 /* of one range, where the kernel's multiple allows it */ };
@@ -24,13 +22,6 @@ struct preparation {
     int64_t rows; /* of one range */
 };
 
-/* Memory for prepared weights; NULL memory is yet to be allocated. */
-struct target {
-    void *prepared;
-    uint32_t memory;
-    bool owned;
-};
-
 static int64_t range_rows(const kry_layer *layer) {
     const kry_linear *linear = &layer->linear;
     int64_t multiple = layer->sizes.prepare_multiple;
@@ -46,62 +37,6 @@ static uint64_t g_idx_bytes(const kry_linear *linear) {
 uint64_t core_prepare_scratch(const kry_layer *layer) {
     return core_align(layer->sizes.prepare_scratch_bytes) + g_idx_bytes(&layer->linear) +
            core_canonical_bytes(&layer->linear, range_rows(layer));
-}
-
-/* ---- memory ---------------------------------------------------------------------------- */
-
-/* The error of a platform's operation that just failed: what failed, and what its plugin says. */
-static kry_status KRY_PRINTF(3, 4)
-    platform_failed(const kry_layer *layer, kry_status status, const char *format, ...) {
-    char what[128];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(what, sizeof what, format, arguments);
-    va_end(arguments);
-    const char *sentence = core_platform_sentence(layer->registry, layer->platform);
-    return kry_error_set(status, "platform %s: %s failed (%s)%s%s", layer->device.platform, what,
-                         kry_status_string(status), sentence[0] != '\0' ? ": " : "", sentence);
-}
-
-static void *allocate(const kry_layer *layer, const kry_host *host, uint32_t memory,
-                      uint64_t bytes) {
-    void *out = NULL;
-    if (memory == KRY_MEMORY_HOST)
-        return host->allocate != NULL
-                   ? host->allocate(host->context, bytes, KRY_ALIGNMENT)
-                   : layer->registry->services.offered.allocate(
-                         layer->registry->services.offered.context, bytes, KRY_ALIGNMENT);
-    if (layer->platform == NULL || layer->platform->allocate == NULL ||
-        layer->platform->allocate(&layer->device, bytes, &out) != KRY_OK)
-        return NULL;
-    return out;
-}
-
-static void release(const kry_layer *layer, const kry_host *host, uint32_t memory, void *block,
-                    uint64_t bytes) {
-    const kry_host *offered = &layer->registry->services.offered;
-    if (block == NULL)
-        return;
-    if (memory == KRY_MEMORY_DEVICE)
-        layer->platform->release(&layer->device, block, bytes);
-    else if (host->allocate != NULL)
-        host->release(host->context, block, bytes);
-    else
-        offered->release(offered->context, block, bytes);
-}
-
-void core_release_prepared(kry_layer *layer) {
-    if (layer->owns_prepared)
-        release(layer, &layer->registry->services.offered, layer->memory, layer->prepared,
-                layer->sizes.prepared_bytes);
-    layer->owns_prepared = false;
-    layer->prepared = NULL;
-}
-
-uint32_t core_device_memory(const kry_device *device) {
-    return strcmp(device->platform, "cpu") == 0 || (device->flags & KRY_DEVICE_HYPOTHETICAL)
-               ? KRY_MEMORY_HOST
-               : KRY_MEMORY_DEVICE;
 }
 
 static kry_status check_platform(const kry_layer *layer, const kry_weights *weights,
@@ -122,30 +57,6 @@ static kry_status check_platform(const kry_layer *layer, const kry_weights *weig
     return KRY_OK;
 }
 
-/* Where the prepared weights go: the caller's buffer, the place of before, or fresh memory. */
-static kry_status choose_target(const struct preparation *p, const kry_prepare_args *args,
-                                struct target *out) {
-    const kry_layer *layer = p->layer;
-    uint64_t bytes = layer->sizes.prepared_bytes;
-    uint32_t device = core_device_memory(&layer->device);
-    *out = (struct target){layer->prepared, layer->memory, layer->owns_prepared};
-    if (args->prepared != NULL) {
-        if (args->prepared_memory != device && args->prepared_memory != KRY_MEMORY_HOST)
-            return kry_error_set(KRY_E_ARGUMENT, "prepared_memory is %u, expected %u",
-                                 args->prepared_memory, device);
-        if (args->prepared_bytes < bytes || (uintptr_t)args->prepared % KRY_ALIGNMENT != 0)
-            return kry_error_set(KRY_E_ARGUMENT,
-                                 "prepared: %" PRIu64 " bytes at %p, expected %" PRIu64
-                                 " at a multiple of %d",
-                                 args->prepared_bytes, args->prepared, bytes, KRY_ALIGNMENT);
-        bool same = args->prepared == layer->prepared;
-        *out = (struct target){args->prepared, args->prepared_memory, same && layer->owns_prepared};
-    } else if (layer->prepared == NULL) {
-        *out = (struct target){NULL, device, true};
-    }
-    return check_platform(layer, &p->weights, out->memory);
-}
-
 /* ---- ranges ---------------------------------------------------------------------------- */
 
 static kry_status copy_to_device(const struct preparation *p, void *to, const void *from,
@@ -153,9 +64,9 @@ static kry_status copy_to_device(const struct preparation *p, void *to, const vo
     const kry_layer *layer = p->layer;
     kry_status status = layer->platform->copy(&layer->device, to, KRY_MEMORY_DEVICE, from,
                                               KRY_MEMORY_HOST, bytes, p->stream);
-    return status == KRY_OK
-               ? KRY_OK
-               : platform_failed(layer, status, "copying %" PRIu64 " bytes to the device", bytes);
+    return status == KRY_OK ? KRY_OK
+                            : core_platform_failed(
+                                  layer, status, "copying %" PRIu64 " bytes to the device", bytes);
 }
 
 /* Rows that lie dense in host memory, sent to the same places of the device's buffers. */
@@ -204,7 +115,7 @@ static kry_status canonicalise_on_device(const struct preparation *p, kry_canoni
     rows->scale_stride = groups;
     rows->zero_stride = groups;
     kry_status status = layer->platform->canonicalise(&call);
-    return status == KRY_OK ? KRY_OK : platform_failed(layer, status, "canonicalise");
+    return status == KRY_OK ? KRY_OK : core_platform_failed(layer, status, "canonicalise");
 }
 
 static kry_status prepare_range(const struct preparation *p, int64_t n_begin, int64_t n_end) {
@@ -256,7 +167,7 @@ static kry_status prepare_ranges(struct preparation *p, unsigned char *scratch,
     if (layer->memory == KRY_MEMORY_DEVICE && layer->platform->synchronize != NULL) {
         kry_status waited = layer->platform->synchronize(&layer->device, p->stream);
         if (status == KRY_OK && waited != KRY_OK)
-            status = platform_failed(layer, waited, "waiting for the stream");
+            status = core_platform_failed(layer, waited, "waiting for the stream");
     }
     return status;
 }
@@ -274,15 +185,15 @@ static kry_status allocate_all(const struct preparation *p, const kry_prepare_ar
     bool stages = target->memory == KRY_MEMORY_DEVICE && p->weights.memory == KRY_MEMORY_HOST;
     uint64_t failed = 0;
     if (args->scratch == NULL) {
-        out->scratch = allocate(layer, p->host, target->memory, out->scratch_bytes);
+        out->scratch = core_allocate(layer, p->host, target->memory, out->scratch_bytes);
         failed = out->scratch == NULL ? out->scratch_bytes : failed;
     }
     if (stages) {
-        out->staging = allocate(layer, p->host, KRY_MEMORY_HOST, out->staging_bytes);
+        out->staging = core_allocate(layer, p->host, KRY_MEMORY_HOST, out->staging_bytes);
         failed = out->staging == NULL ? out->staging_bytes : failed;
     }
     if (target->prepared == NULL) {
-        out->prepared = allocate(layer, offered, target->memory, layer->sizes.prepared_bytes);
+        out->prepared = core_allocate(layer, offered, target->memory, layer->sizes.prepared_bytes);
         failed = out->prepared == NULL ? layer->sizes.prepared_bytes : failed;
     }
     bool missing = (args->scratch == NULL && out->scratch == NULL) ||
@@ -294,14 +205,29 @@ static kry_status allocate_all(const struct preparation *p, const kry_prepare_ar
     return KRY_OK;
 }
 
-static void adopt(kry_layer *layer, const struct target *target, void *fresh) {
-    void *prepared = target->prepared != NULL ? target->prepared : fresh;
-    if (prepared != layer->prepared)
-        core_release_prepared(layer);
-    layer->prepared = prepared;
-    layer->memory = target->memory;
-    layer->owns_prepared = target->owned;
-    layer->ready = false;
+struct clearing {
+    unsigned char *memory;
+    uint64_t bytes;
+};
+
+static void clear_block(void *argument, int64_t i) {
+    const struct clearing *c = argument;
+    uint64_t begin = (uint64_t)i * CORE_HASH_BLOCK, left = c->bytes - begin;
+    memset(c->memory + begin, 0, left < CORE_HASH_BLOCK ? left : CORE_HASH_BLOCK);
+}
+
+/* What a kernel leaves unwritten between its rows must not be what the memory held before: prepared
+ * weights are saved, and the same weights make the same file. */
+static kry_status clear_fresh(const struct preparation *p, void *fresh) {
+    const kry_layer *layer = p->layer;
+    struct clearing clearing = {fresh, layer->sizes.prepared_bytes};
+    kry_status status = KRY_OK;
+    if (layer->memory == KRY_MEMORY_HOST)
+        kry_parallel_for(p->host, (int64_t)core_hash_block_count(clearing.bytes), clear_block,
+                         &clearing);
+    else if (layer->platform->clear != NULL)
+        status = layer->platform->clear(&layer->device, fresh, clearing.bytes, p->stream);
+    return status == KRY_OK ? KRY_OK : core_platform_failed(layer, status, "clear");
 }
 
 static kry_status run(struct preparation *p, const kry_prepare_args *args,
@@ -317,25 +243,22 @@ static kry_status run(struct preparation *p, const kry_prepare_args *args,
             args->scratch_bytes, args->scratch, blocks.scratch_bytes, KRY_ALIGNMENT);
     kry_status status = allocate_all(p, args, target, &blocks);
     if (status == KRY_OK) {
-        adopt(layer, target, blocks.prepared);
+        struct target place = *target;
+        if (place.prepared == NULL)
+            place.prepared = blocks.prepared;
+        core_adopt(layer, &place);
+        if (blocks.prepared != NULL)
+            status = clear_fresh(p, blocks.prepared);
         blocks.prepared = NULL;
+    }
+    if (status == KRY_OK)
         status = prepare_ranges(p, args->scratch != NULL ? args->scratch : blocks.scratch,
                                 blocks.staging);
-    }
-    release(layer, p->host, target->memory, blocks.scratch, blocks.scratch_bytes);
-    release(layer, p->host, KRY_MEMORY_HOST, blocks.staging, blocks.staging_bytes);
-    release(layer, &layer->registry->services.offered, target->memory, blocks.prepared,
-            layer->sizes.prepared_bytes);
+    core_release(layer, p->host, target->memory, blocks.scratch, blocks.scratch_bytes);
+    core_release(layer, p->host, KRY_MEMORY_HOST, blocks.staging, blocks.staging_bytes);
+    core_release(layer, &layer->registry->services.offered, target->memory, blocks.prepared,
+                 layer->sizes.prepared_bytes);
     return status;
-}
-
-static kry_status bind(kry_layer *layer) {
-    layer->binding.prepared = layer->prepared;
-    if (layer->memory != core_device_memory(&layer->device) ||
-        layer->device.flags & KRY_DEVICE_HYPOTHETICAL || layer->kernel->linear.bind == NULL)
-        return KRY_OK;
-    kry_status status = layer->kernel->linear.bind(&layer->binding);
-    return status == KRY_OK ? KRY_OK : core_kernel_failed(layer->kernel, "bind", status);
 }
 
 /* Our own copies of the caller's structs, whatever ABI the caller was built with. */
@@ -371,16 +294,15 @@ kry_status kry_layer_prepare(kry_layer *layer, const kry_prepare_args *args) {
         status = core_weights_check(&layer->stored, &p.weights);
     struct target target;
     if (status == KRY_OK)
-        status = choose_target(&p, &given, &target);
+        status = core_choose_target(layer, given.prepared, given.prepared_bytes,
+                                    given.prepared_memory, &target);
+    if (status == KRY_OK)
+        status = check_platform(layer, &p.weights, target.memory);
     if (status != KRY_OK)
         return status;
     p.host = given.host != NULL ? &host : &layer->registry->services.offered;
     p.stream = given.stream;
     p.rows = range_rows(layer);
     status = run(&p, &given, &target);
-    if (status == KRY_OK)
-        status = bind(layer);
-    if (status == KRY_OK)
-        layer->ready = layer->memory == core_device_memory(&layer->device);
-    return status;
+    return status == KRY_OK ? core_bind(layer) : status;
 }

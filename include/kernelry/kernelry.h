@@ -329,6 +329,84 @@ KRY_API kry_status kry_layer_prepare(kry_layer *layer, const kry_prepare_args *a
  */
 KRY_API kry_status kry_layer_apply(const kry_layer *layer, const kry_apply_args *args);
 
+/* ---- prepared weights in files --------------------------------------------------------- */
+
+/** The longest content key, in bytes without its end. */
+#define KRY_CONTENT_MAX 255
+
+/** The arguments of kry_layer_save. */
+typedef struct kry_save_args {
+    size_t struct_size;
+    const char *path; /* replaced as a whole; the folder must be there */
+    const char
+        *content; /* names the weights' values: printable ASCII, 1 to KRY_CONTENT_MAX bytes */
+    void *stream; /* what the device has done so far; not read on a CPU */
+    const kry_host *host; /* NULL: the registry's */
+} kry_save_args;
+
+/**
+ * Write a layer's prepared weights to a file, to be mapped by layers of the same key: layout name,
+ * layout version, description (as the kernel takes it) and content. The content is the caller's
+ * word for the values, such as a hash of the checkpoint's tensors (kry_checkpoint_content makes
+ * one); the name of the model would let yesterday's weights pass for today's.
+ *
+ * The file appears whole or not at all: it is written beside its place, as PATH.PID.N.tmp, made
+ * durable and renamed. Mappings of a file that it replaces stay as they are. docs/prepared.md
+ * has the format.
+ *
+ * Errors     KRY_E_ARGUMENT; KRY_E_STATE: the layer has no prepared weights; KRY_E_IO, a full disk
+ *            among others; KRY_E_MEMORY; KRY_E_UNSUPPORTED: the device's memory cannot be read.
+ *            Nothing is left behind, and a file that was there is as it was.
+ * Threads    safe beside applies, not beside a prepare or map of the layer. Of several that save
+ *            to one path, also from other processes, the last wins.
+ */
+KRY_API kry_status kry_layer_save(const kry_layer *layer, const kry_save_args *args);
+
+/** Bits of kry_map_args.flags. */
+enum {
+    KRY_MAP_COPY = 1,       /* on a CPU: read the weights into memory of the layer's own */
+    KRY_MAP_UNVERIFIED = 2, /* do not compare the weights with their hash, which reads them all */
+    KRY_MAP_RELAX_TRUST = 4 /* take a file that others could have written */
+};
+
+/** The arguments of kry_layer_map. */
+typedef struct kry_map_args {
+    size_t struct_size;
+    const char *path;
+    const char *content; /* as it was saved */
+    void *prepared;      /* read into this buffer, as in kry_prepare_args. NULL: on a CPU apply from
+                            the mapping itself; on a device as kry_layer_prepare does */
+    uint64_t prepared_bytes;
+    uint32_t prepared_memory; /* KRY_MEMORY_*; 0 with NULL */
+    uint32_t flags;           /* KRY_MAP_* */
+    void *stream;
+    const kry_host *host; /* NULL: the registry's */
+} kry_map_args;
+
+/**
+ * Take a layer's prepared weights from a file that kry_layer_save wrote, and bind them: instead of
+ * kry_layer_prepare. On a CPU the file is mapped, read-only and shared, so processes that map one
+ * file share its memory. A later kry_layer_prepare of a mapped layer moves to fresh memory.
+ *
+ * What is checked: that nobody else could have written the file (as of plugins, KRY-C04, since
+ * kernels trust prepared weights); its size, its header's hash and the whole key, always; the
+ * hash of the weights, unless KRY_MAP_UNVERIFIED. HAZARD: if somebody shortens the file in place
+ * while it is mapped, reading it raises SIGBUS, as with every mapping; kry_layer_save never does.
+ *
+ * Errors     KRY_E_NOT_FOUND: no such file; KRY_E_FORMAT: damaged; KRY_E_FOREIGN: of another
+ * layout, description, byte order or format; KRY_E_STALE: of other content; KRY_E_TRUST. In all of
+ * these prepare and save again. KRY_E_ARGUMENT, KRY_E_IO, KRY_E_MEMORY, KRY_E_UNSUPPORTED. The
+ * layer is as it was before. On an error of the device or of the kernel's bind apply answers
+ * KRY_E_STATE until a map or prepare succeeds. Threads    as kry_layer_prepare.
+ */
+KRY_API kry_status kry_layer_map(kry_layer *layer, const kry_map_args *args);
+
+/**
+ * XXH64 of a range of bytes, a fast hash to make content keys of: tells changes, stops no forger.
+ * `seed` may be the hash of what came before. Source: the specification of xxHash, version 0.1.1.
+ */
+KRY_API uint64_t kry_hash64(const void *data, uint64_t bytes, uint64_t seed);
+
 #ifdef __cplusplus
 }
 #endif

@@ -152,10 +152,10 @@ typedef struct kry_kernel {
     const char *summary;     /* one sentence for people */
     const char *platform;    /* one that the plugin's note names */
     const char *operation;   /* KRY_OPERATION_LINEAR; others are passed over, by name */
-    const char *layout_name; /* of prepared weights */
-    uint32_t layout_version;
-    uint32_t flags;                  /* KRY_KERNEL_* */
-    uint64_t features;               /* the required_features that it understands */
+    const char *layout_name; /* of prepared weights; names and versions tell saved ones apart, */
+    uint32_t layout_version; /* so no two layouts of anybody's may share both */
+    uint32_t flags;          /* KRY_KERNEL_* */
+    uint64_t features;       /* the required_features that it understands */
     const kry_linear_kernel *linear; /* for KRY_OPERATION_LINEAR */
 } kry_kernel;
 

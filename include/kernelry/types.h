@@ -29,7 +29,7 @@
 #endif
 
 #define KRY_ABI_MAJOR 0
-#define KRY_ABI_MINOR 1
+#define KRY_ABI_MINOR 2
 
 #if defined(__GNUC__)
 #define KRY_API __attribute__((visibility("default")))
@@ -73,7 +73,9 @@ enum {
     KRY_E_PLUGIN = 11,      /* a plugin broke one of its duties */
     KRY_E_UNSUPPORTED = 12, /* understood, but not offered here */
     KRY_E_NOT_FOUND = 13,   /* no plugin, kernel, device, layer or tensor of that name */
-    KRY_E_STATE = 14        /* called out of order, such as apply before prepare */
+    KRY_E_STATE = 14,       /* called out of order, such as apply before prepare */
+    KRY_E_FOREIGN = 15,     /* a file of prepared weights is of another layout or description */
+    KRY_E_STALE = 16        /* a file of prepared weights is of other weights */
 };
 
 /** Element types of x, y, scales and bias. */

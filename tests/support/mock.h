@@ -98,6 +98,8 @@ const char *mock_error_message(void);
 kry_status mock_fail_sizes(const kry_device *device, const kry_linear *linear, kry_sizes *out);
 kry_status mock_absurd_sizes(const kry_device *device, const kry_linear *linear, kry_sizes *out);
 kry_status mock_no_multiple(const kry_device *device, const kry_linear *linear, kry_sizes *out);
+/** Tells more bytes than the layout has. */
+kry_status mock_larger_sizes(const kry_device *device, const kry_linear *linear, kry_sizes *out);
 kry_status mock_fail_workspace(const kry_device *device, const kry_linear *linear, int64_t m,
                                kry_workspace *out);
 kry_status mock_fail_prepare(const kry_prepare_call *call);

@@ -35,6 +35,12 @@ kry_status mock_no_multiple(const kry_device *device, const kry_linear *linear, 
     return status;
 }
 
+kry_status mock_larger_sizes(const kry_device *device, const kry_linear *linear, kry_sizes *out) {
+    kry_status status = mock_sizes(device, linear, out);
+    out->prepared_bytes += 8;
+    return status;
+}
+
 kry_status mock_fail_workspace(const kry_device *device, const kry_linear *linear, int64_t m,
                                kry_workspace *out) {
     (void)device;

@@ -1,0 +1,226 @@
+/*
+ * A file of prepared weights becomes a layer's: opened, trusted, checked against the key, mapped,
+ * compared with its hash; then applied from where it is mapped, or read into other memory. Up to
+ * there nothing of the layer changes.
+ */
+#include "core.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* A file being mapped. */
+struct mapping {
+    kry_layer *layer;
+    const kry_map_args *args;
+    const kry_host *host;
+    int file;
+    unsigned char *base; /* NULL: not mapped */
+    uint64_t bytes;
+    struct file_header header;
+};
+
+static kry_status cannot(const char *path, const char *what) {
+    return kry_error_set(errno == ENOENT ? KRY_E_NOT_FOUND : KRY_E_IO, "%s: cannot be %s: %s", path,
+                         what, strerror(errno));
+}
+
+/* ---- the file -------------------------------------------------------------------------- */
+
+static kry_status check_trust(const struct mapping *m, const char *real_path,
+                              const struct stat *entry) {
+    kry_status status = core_trust(real_path, entry, core_library_owner());
+    if (status != KRY_E_TRUST)
+        return status;
+    if (m->args->flags & KRY_MAP_RELAX_TRUST) {
+        core_log(&m->layer->registry->services, KRY_LOG_WARNING,
+                 "%s %s; mapped all the same, as asked", real_path, kry_error_message());
+        return KRY_OK;
+    }
+    return kry_error_set(KRY_E_TRUST, "%s %s", real_path, kry_error_message());
+}
+
+/* By its real path, whose folders are checked; no link may have taken its place since. */
+static kry_status open_file(struct mapping *m) {
+    const char *path = m->args->path;
+    char *real_path = realpath(path, NULL);
+    if (real_path == NULL)
+        return cannot(path, "opened");
+    /* O_NONBLOCK: a FIFO must not make a server wait. */
+    m->file = open(real_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    struct stat entry;
+    kry_status status = KRY_OK;
+    if (m->file < 0 || fstat(m->file, &entry) != 0)
+        status = cannot(path, "opened");
+    else if (!S_ISREG(entry.st_mode))
+        status = kry_error_set(KRY_E_FORMAT, "%s is no regular file (KRY-C21)", path);
+    else
+        status = check_trust(m, real_path, &entry);
+    if (status == KRY_OK)
+        m->bytes = (uint64_t)entry.st_size;
+    free(real_path);
+    return status;
+}
+
+static kry_status read_header(struct mapping *m) {
+    unsigned char *to = (unsigned char *)&m->header;
+    size_t got = 0, wanted = sizeof m->header;
+    while (got < wanted) {
+        ssize_t count = pread(m->file, to + got, wanted - got, (off_t)got);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count < 0)
+            return cannot(m->args->path, "read");
+        if (count == 0)
+            break; /* shorter than a header: the check tells */
+        got += (size_t)count;
+    }
+    if (got < wanted)
+        m->bytes = got;
+    return core_file_check(m->args->path, &m->header, m->bytes, m->layer, m->args->content);
+}
+
+static kry_status map_file(struct mapping *m) {
+    void *base = mmap(NULL, m->bytes, PROT_READ, MAP_SHARED, m->file, 0);
+    if (base == MAP_FAILED)
+        return cannot(m->args->path, "mapped");
+    m->base = base;
+    /* All of it is about to be read, by the hash or by the first apply. Refused, it costs time. */
+    (void)madvise(base, m->bytes, MADV_WILLNEED);
+    return KRY_OK;
+}
+
+static kry_status verify(const struct mapping *m) {
+    uint64_t bytes = m->header.prepared_bytes, blocks = core_hash_block_count(bytes);
+    uint64_t *hashes = calloc(blocks + 1, sizeof *hashes);
+    if (hashes == NULL)
+        return kry_error_set(KRY_E_MEMORY, "%s: out of memory to verify in", m->args->path);
+    core_hash_blocks(m->base + CORE_FILE_DATA_AT, bytes, 0, hashes, m->host);
+    uint64_t hash = kry_hash64(hashes, blocks * sizeof *hashes, 0);
+    free(hashes);
+    if (hash == m->header.data_hash)
+        return KRY_OK;
+    return kry_error_set(KRY_E_FORMAT,
+                         "%s is damaged: the hash of its weights is %016" PRIx64
+                         ", expected %016" PRIx64 " (KRY-C21)",
+                         m->args->path, hash, m->header.data_hash);
+}
+
+/* ---- the layer ------------------------------------------------------------------------- */
+
+/* Apply from the mapping itself. */
+static void adopt_mapping(struct mapping *m) {
+    kry_layer *layer = m->layer;
+    core_adopt(layer, &(struct target){m->base + CORE_FILE_DATA_AT, KRY_MEMORY_HOST, false});
+    layer->mapping = m->base;
+    layer->mapping_bytes = m->bytes;
+    m->base = NULL;
+}
+
+struct copying {
+    unsigned char *to;
+    const unsigned char *from;
+    uint64_t bytes;
+};
+
+static void copy_block(void *argument, int64_t i) {
+    const struct copying *c = argument;
+    uint64_t begin = (uint64_t)i * CORE_HASH_BLOCK, left = c->bytes - begin;
+    memcpy(c->to + begin, c->from + begin, left < CORE_HASH_BLOCK ? left : CORE_HASH_BLOCK);
+}
+
+static kry_status copy_into(const struct mapping *m) {
+    const kry_layer *layer = m->layer;
+    uint64_t bytes = layer->sizes.prepared_bytes;
+    if (layer->memory == KRY_MEMORY_HOST) {
+        struct copying copying = {layer->prepared, m->base + CORE_FILE_DATA_AT, bytes};
+        kry_parallel_for(m->host, (int64_t)core_hash_block_count(bytes), copy_block, &copying);
+        return KRY_OK;
+    }
+    kry_status status =
+        layer->platform->copy(&layer->device, layer->prepared, KRY_MEMORY_DEVICE,
+                              m->base + CORE_FILE_DATA_AT, KRY_MEMORY_HOST, bytes, m->args->stream);
+    return status == KRY_OK ? KRY_OK
+                            : core_platform_failed(
+                                  layer, status, "copying %" PRIu64 " bytes to the device", bytes);
+}
+
+/* Read into the caller's buffer or into memory of the layer's own. */
+static kry_status adopt_copy(const struct mapping *m, struct target *target) {
+    kry_layer *layer = m->layer;
+    const kry_platform *platform = layer->platform;
+    if (target->memory == KRY_MEMORY_DEVICE &&
+        (platform == NULL || platform->allocate == NULL || platform->release == NULL ||
+         platform->copy == NULL))
+        return kry_error_set(KRY_E_UNSUPPORTED,
+                             "no plugin offers what device memory of platform %s needs",
+                             layer->device.platform);
+    if (target->prepared == NULL)
+        target->prepared = core_allocate(layer, &layer->registry->services.offered, target->memory,
+                                         layer->sizes.prepared_bytes);
+    if (target->prepared == NULL)
+        return kry_error_set(KRY_E_MEMORY, "%s: out of memory for %" PRIu64 " bytes", m->args->path,
+                             layer->sizes.prepared_bytes);
+    core_adopt(layer, target);
+    return copy_into(m);
+}
+
+static kry_status map(struct mapping *m) {
+    const kry_map_args *args = m->args;
+    kry_layer *layer = m->layer;
+    struct target target;
+    kry_status status = core_choose_target(layer, args->prepared, args->prepared_bytes,
+                                           args->prepared_memory, &target);
+    if (status == KRY_OK)
+        status = open_file(m);
+    if (status == KRY_OK)
+        status = read_header(m);
+    if (status == KRY_OK)
+        status = map_file(m);
+    if (status == KRY_OK && !(args->flags & KRY_MAP_UNVERIFIED))
+        status = verify(m);
+    if (status == KRY_OK) {
+        bool in_place = args->prepared == NULL && !(args->flags & KRY_MAP_COPY) &&
+                        core_device_memory(&layer->device) == KRY_MEMORY_HOST;
+        if (in_place)
+            adopt_mapping(m);
+        else
+            status = adopt_copy(m, &target);
+        if (status == KRY_OK)
+            status = core_bind(layer);
+    }
+    if (m->base != NULL)
+        munmap(m->base, m->bytes);
+    if (m->file >= 0)
+        close(m->file);
+    return status;
+}
+
+kry_status kry_layer_map(kry_layer *layer, const kry_map_args *args) {
+    const uint32_t known = KRY_MAP_COPY | KRY_MAP_UNVERIFIED | KRY_MAP_RELAX_TRUST;
+    kry_map_args given;
+    kry_host host;
+    if (layer == NULL)
+        return kry_error_set(KRY_E_ARGUMENT, "kry_layer_map: layer is NULL");
+    kry_status status = COPY_IN(&given, args, kry_map_args);
+    if (status == KRY_OK && (given.path == NULL || given.path[0] == '\0'))
+        status = kry_error_set(KRY_E_ARGUMENT, "kry_map_args: path is NULL or empty");
+    if (status == KRY_OK && (given.flags & ~known) != 0)
+        status = kry_error_set(KRY_E_ARGUMENT, "kry_map_args: flags %#x are unknown", given.flags);
+    if (status == KRY_OK && given.host != NULL)
+        status = core_host_copy(&host, given.host);
+    if (status == KRY_OK)
+        status = core_file_check_content(given.content);
+    if (status != KRY_OK)
+        return status;
+    struct mapping mapping = {.layer = layer,
+                              .args = &given,
+                              .host =
+                                  given.host != NULL ? &host : &layer->registry->services.offered,
+                              .file = -1};
+    return map(&mapping);
+}
