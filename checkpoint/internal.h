@@ -2,7 +2,8 @@
  * What the files of the checkpoint library share, in the order in which a checkpoint is read:
  * files become tensors (map, safetensors, index, tensors), configs become rules (json, config,
  * pattern), rules and tensors become layers (layer; compressed_tensors, gptq, awq), and a slice
- * of a layer becomes views (slice, zero_points, weights). Nothing here is public.
+ * of a layer becomes views (slice, zero_points, weights) and gets a key (content). Nothing here is
+ * public.
  */
 #ifndef KERNELRY_CHECKPOINT_INTERNAL_H
 #define KERNELRY_CHECKPOINT_INTERNAL_H
@@ -32,6 +33,7 @@ kry_status ckpt_copy_out(void *to, const void *from, size_t from_size, const cha
 typedef struct map {
     const uint8_t *data;
     size_t size;
+    uint64_t identity; /* changes whenever somebody writes to the file or puts another there */
 } map;
 
 /** KRY_E_NOT_FOUND when there is no such file; the message names the path either way. */
@@ -228,6 +230,8 @@ kry_view ckpt_zero_points_view(const layer *layer, int64_t n_begin, int64_t j_be
  *  its bias. KRY_E_FORMAT: one that the weight type cannot have. `linear` is the partition. */
 kry_status ckpt_zero_points_check(const kry_checkpoint *checkpoint, const layer *layer,
                                   const kry_view *view, const kry_linear *linear);
+/** Check a layer's g_idx, and tell whether it says nothing that group_size does not say. */
+kry_status ckpt_g_idx_read(const layer *layer, bool *trivial);
 /** Whether this is the first warning of its kind for the layer. */
 bool ckpt_layer_warns(const layer *layer, uint32_t kind);
 

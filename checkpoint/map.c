@@ -10,13 +10,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Nobody sets the time of a file's last change (ctime) but the system; a device's number, which may
+ * be another after the next start, is left out. */
+static uint64_t identify(const struct stat *info) {
+    const int64_t facts[6] = {info->st_size,         (int64_t)info->st_ino, info->st_mtim.tv_sec,
+                              info->st_mtim.tv_nsec, info->st_ctim.tv_sec,  info->st_ctim.tv_nsec};
+    return kry_hash64(facts, sizeof facts, 0);
+}
+
 static kry_status map_descriptor(int descriptor, const char *path, map *out) {
     struct stat info;
     if (fstat(descriptor, &info) != 0)
         return kry_error_set(KRY_E_IO, "%s: cannot be looked at: %s", path, strerror(errno));
     if (!S_ISREG(info.st_mode))
         return kry_error_set(KRY_E_IO, "%s: is not a regular file", path);
-    map file = {.size = (size_t)info.st_size};
+    map file = {.size = (size_t)info.st_size, .identity = identify(&info)};
     if (file.size > 0) { /* an empty mapping is an error to the system, an empty file is not */
         void *data = mmap(NULL, file.size, PROT_READ, MAP_PRIVATE, descriptor, 0);
         if (data == MAP_FAILED)

@@ -93,9 +93,8 @@ static int32_t load_i32(const kry_tensor *tensor, int64_t index) {
     return value;
 }
 
-/* Whether g_idx says nothing that group_size does not say. Writers of compressed-tensors leave
- * -1 throughout where they have not set it. */
-static kry_status read_g_idx(const layer *layer, bool *trivial) {
+/* Writers of compressed-tensors leave -1 throughout where they have not set g_idx. */
+kry_status ckpt_g_idx_read(const layer *layer, bool *trivial) {
     const kry_tensor *tensor = layer->g_idx;
     const kry_linear *linear = &layer->linear;
     int64_t group_size = linear->group_size > 0 ? linear->group_size : linear->in_features;
@@ -119,7 +118,7 @@ static kry_status read_g_idx(const layer *layer, bool *trivial) {
 static kry_status hold_g_idx(const kry_checkpoint *checkpoint, const layer *layer,
                              const kry_slice *slice, holder *holder) {
     bool trivial = true;
-    kry_status status = layer->g_idx == NULL ? KRY_OK : read_g_idx(layer, &trivial);
+    kry_status status = layer->g_idx == NULL ? KRY_OK : ckpt_g_idx_read(layer, &trivial);
     if (status != KRY_OK)
         return status;
     if (!trivial && !layer->linear.act_order && ckpt_layer_warns(layer, WARNED_ACT_ORDER))

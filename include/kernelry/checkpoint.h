@@ -164,6 +164,29 @@ KRY_API kry_status kry_checkpoint_weights_create(const kry_checkpoint *checkpoin
                                                  kry_checkpoint_weights **out);
 KRY_API void kry_checkpoint_weights_destroy(kry_checkpoint_weights **weights);
 
+/** What a content key is made of. */
+enum {
+    KRY_CONTENT_FILES = 0, /* the files' sizes, inodes and times, and where the tensors lie in them:
+                              reads no tensor; a copy of the files has another key */
+    KRY_CONTENT_BYTES = 1 /* a hash of the layer's tensors: reads them all, stays true for copies */
+};
+
+/**
+ * The content key of a partition, for kry_layer_save and kry_layer_map, and its description as
+ * kry_checkpoint_weights_create tells it: all that a second start needs before it maps. The key
+ * covers the tensors, how they are read, and the slice.
+ *
+ * slice      NULL: the whole layer
+ * how        KRY_CONTENT_*
+ * linear     NULL: not wanted; else filled, struct_size set before
+ * content    room for KRY_CONTENT_MAX + 1 bytes, `size` of them
+ * Errors     KRY_E_ARGUMENT, KRY_E_FORMAT, KRY_E_UNSUPPORTED as kry_checkpoint_weights_create.
+ * Threads    safe.
+ */
+KRY_API kry_status kry_checkpoint_content(const kry_checkpoint *checkpoint, size_t index,
+                                          const kry_slice *slice, uint32_t how, kry_linear *linear,
+                                          char *content, size_t size);
+
 #ifdef __cplusplus
 }
 #endif
