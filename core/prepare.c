@@ -184,6 +184,11 @@ static kry_status allocate_all(const struct preparation *p, const kry_prepare_ar
     const kry_host *offered = &layer->registry->services.offered;
     bool stages = target->memory == KRY_MEMORY_DEVICE && p->weights.memory == KRY_MEMORY_HOST;
     uint64_t failed = 0;
+    /* First what stays, so that an allocator may use again what scratch leaves behind it. */
+    if (target->prepared == NULL) {
+        out->prepared = core_allocate(layer, offered, target->memory, layer->sizes.prepared_bytes);
+        failed = out->prepared == NULL ? layer->sizes.prepared_bytes : failed;
+    }
     if (args->scratch == NULL) {
         out->scratch = core_allocate(layer, p->host, target->memory, out->scratch_bytes);
         failed = out->scratch == NULL ? out->scratch_bytes : failed;
@@ -191,10 +196,6 @@ static kry_status allocate_all(const struct preparation *p, const kry_prepare_ar
     if (stages) {
         out->staging = core_allocate(layer, p->host, KRY_MEMORY_HOST, out->staging_bytes);
         failed = out->staging == NULL ? out->staging_bytes : failed;
-    }
-    if (target->prepared == NULL) {
-        out->prepared = core_allocate(layer, offered, target->memory, layer->sizes.prepared_bytes);
-        failed = out->prepared == NULL ? layer->sizes.prepared_bytes : failed;
     }
     bool missing = (args->scratch == NULL && out->scratch == NULL) ||
                    (stages && out->staging == NULL) ||

@@ -4,7 +4,8 @@
  * have its last part on small pages, or waste the rest of a huge one.
  *
  * A region begins with its header, at a multiple of REGION_BYTES, and is given back when the last
- * of its blocks is. Blocks follow each other; what a released one leaves is not used again before.
+ * of its blocks is. Blocks follow each other; what a released one leaves is used again only where
+ * that was the last: scratch, which comes and goes behind what stays.
  */
 #include "platform.h"
 
@@ -104,6 +105,9 @@ void memory_release(void *memory, uint64_t bytes) {
     }
     struct region *region = (struct region *)((uintptr_t)memory / REGION_BYTES * REGION_BYTES);
     pthread_mutex_lock(&mutex);
+    uint64_t place = (uint64_t)((uint8_t *)memory - (uint8_t *)region);
+    if (place + bytes == region->used)
+        region->used = place;
     if (--region->blocks == 0) {
         if (region == current)
             current = NULL;

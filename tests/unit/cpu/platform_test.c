@@ -96,6 +96,27 @@ static void large_blocks_never_overlap_and_outlive_their_neighbours(void **state
         host->release(host->context, blocks[at].memory, blocks[at].bytes);
 }
 
+/* As of layers that are prepared one after another: their scratch takes no memory of its own. */
+static void room_of_the_last_large_block_is_used_again(void **state) {
+    (void)state;
+    enum { LAYERS = 6, KEPT = 3 << 20, SCRATCH = 8 << 20 };
+    void *kept[LAYERS], *scratch, *first = NULL;
+    for (int i = 0; i < LAYERS; i++) {
+        assert_int_equal(platform->allocate(&device, KEPT, &kept[i]), KRY_OK);
+        memset(kept[i], i, KEPT);
+        assert_int_equal(platform->allocate(&device, SCRATCH, &scratch), KRY_OK);
+        memset(scratch, 0xee, SCRATCH);
+        platform->release(&device, scratch, SCRATCH);
+        first = i == 0 ? scratch : first;
+    }
+    assert_ptr_equal(kept[1], first);
+    for (int i = 0; i < LAYERS; i++) {
+        for (int j = 0; j < KEPT; j += 4096)
+            assert_int_equal(((uint8_t *)kept[i])[j], i);
+        platform->release(&device, kept[i], KEPT);
+    }
+}
+
 static void host_allocate_honours_the_alignment(void **state) {
     (void)state;
     for (size_t alignment = 1; alignment <= 8192; alignment *= 2) {
@@ -266,6 +287,7 @@ int main(void) {
         cmocka_unit_test(allocate_of_any_size_is_aligned_and_writable),
         cmocka_unit_test(allocate_of_an_absurd_size_fails_and_says_how_much),
         cmocka_unit_test(large_blocks_never_overlap_and_outlive_their_neighbours),
+        cmocka_unit_test(room_of_the_last_large_block_is_used_again),
         cmocka_unit_test(host_allocate_honours_the_alignment),
         cmocka_unit_test(copy_and_clear_do_what_they_say),
         cmocka_unit_test(parallel_for_calls_every_index_once),
