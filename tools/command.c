@@ -70,6 +70,8 @@ int exit_code_of(kry_status status) {
     case KRY_E_FORMAT:
     case KRY_E_UNSUPPORTED:
     case KRY_E_NOT_FOUND:
+    case KRY_E_FOREIGN:
+    case KRY_E_STALE:
         return EXIT_INPUT;
     case KRY_E_NO_KERNEL:
     case KRY_E_ABI:

@@ -63,7 +63,7 @@ struct command {
 };
 
 extern const struct command command_plugins, command_devices, command_explain, command_check,
-    command_run, command_quantize, command_bench, command_verify, command_version;
+    command_run, command_prepare, command_quantize, command_bench, command_verify, command_version;
 
 /** Options that several subcommands take; --json, --help go without saying. */
 enum {

@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 static const struct command *const commands[] = {
-    &command_check,  &command_explain, &command_run,     &command_bench,   &command_quantize,
-    &command_verify, &command_plugins, &command_devices, &command_version,
+    &command_check,    &command_explain, &command_run,     &command_prepare, &command_bench,
+    &command_quantize, &command_verify,  &command_plugins, &command_devices, &command_version,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 

@@ -14,6 +14,7 @@ enum {
     OPTION_INPUT,
     OPTION_OUTPUT,
     OPTION_SCALE_DOWN,
+    OPTION_CACHE,
 };
 
 static const struct own_option own[] = {
@@ -21,6 +22,7 @@ static const struct own_option own[] = {
     {"input", "X.npy", "with --layer: activations [.., K], f16 or f32", OPTION_INPUT},
     {"output", "Y.npy", "with --input: where the result goes", OPTION_OUTPUT},
     {"scale-down", "D", "with --shapes: D times smaller, as awkward as before", OPTION_SCALE_DOWN},
+    {"cache", "DIR", "map prepared weights from there, see kernelry prepare", OPTION_CACHE},
     {NULL, NULL, NULL, 0},
 };
 
@@ -85,6 +87,7 @@ struct request {
     const char *input;
     const char *output;
     int64_t divisor; /* 0: not given */
+    struct cache cache;
 };
 
 /** Read the options. Returns false after a complaint or --help. */
@@ -102,6 +105,9 @@ static bool read_options(struct arguments *arguments, struct request *request) {
             break;
         case OPTION_OUTPUT:
             request->output = arguments->value;
+            break;
+        case OPTION_CACHE:
+            request->cache.folder = arguments->value;
             break;
         default:
             if (!arguments_int(arguments, "scale-down", 1, SCALE_DOWN_MAX, &request->divisor))
@@ -122,6 +128,8 @@ static const char *find_mistake(const struct arguments *arguments, const struct 
         return "--layer goes with a MODEL; with --shapes it is --name";
     if (!shapes && (request->divisor != 0 || arguments->common.shape_name != NULL))
         return "--scale-down and --name go with --shapes";
+    if (request->cache.folder != NULL && (shapes || request->input != NULL))
+        return "--cache goes with a MODEL, and not with --input";
     if ((request->input != NULL) != (request->output != NULL))
         return "--input and --output go together";
     if (request->input != NULL && request->layer == NULL)
@@ -156,6 +164,9 @@ static int run(struct arguments *arguments) {
     kry_registry *registry = NULL;
     kry_device device;
     int code = open_applying_registry(common, &registry, &device);
+    if (code == EXIT_YES && request.cache.folder != NULL &&
+        cache_make_folder(request.cache.folder) != KRY_OK)
+        code = complain(EXIT_MACHINE, "%s", kry_error_message());
     if (code == EXIT_YES) {
         static const int64_t usual_m[] = {1, 7};
         bool given = common->m_count > 0;
@@ -166,6 +177,7 @@ static int run(struct arguments *arguments) {
                                         .m = given ? common->m : usual_m,
                                         .m_count = given ? common->m_count : 2,
                                         .seed = common->seed,
+                                        .cache = &request.cache,
                                         .threads = processors > 0 ? (int32_t)processors : 1};
         code = request.input != NULL ? run_layer(&setting, arguments->operands[0], request.layer,
                                                  request.input, request.output, common->json)
@@ -179,6 +191,7 @@ const struct command command_run = {
     .name = "run",
     .summary = "apply the layers of a model and check the numbers",
     .usage = "MODEL [--layer NAME] [--m 1,7]\n"
+             "MODEL --cache DIR\n"
              "MODEL --layer NAME --input X.npy --output Y.npy\n"
              "--shapes FILE [--name NAME] [--scale-down D] [--m 1,7,64]",
     .details = "Prepares each quantized layer, applies it to random activations (normal, with\n"

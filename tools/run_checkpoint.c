@@ -62,7 +62,11 @@ static kry_status try_layer(struct work *work, size_t index, const kry_checkpoin
     kry_checkpoint_weights *weights = NULL;
     struct oracle *oracle = NULL;
     void *bias = NULL;
+    char content[KRY_CONTENT_MAX + 1];
     kry_status status = kry_checkpoint_weights_create(work->checkpoint, index, NULL, &weights);
+    if (status == KRY_OK)
+        status = kry_checkpoint_content(work->checkpoint, index, NULL, KRY_CONTENT_FILES, NULL,
+                                        content, sizeof content);
     if (status == KRY_OK)
         status = convert_bias(weights, weights->linear->y_type, &bias);
     if (status == KRY_OK)
@@ -75,6 +79,7 @@ static kry_status try_layer(struct work *work, size_t index, const kry_checkpoin
                                     .linear = weights->linear,
                                     .weights = weights->weights,
                                     .bias = bias,
+                                    .content = content,
                                     .oracle = oracle};
     status = run_trial(work->setting, &subject, work->results);
 out:

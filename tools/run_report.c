@@ -171,16 +171,20 @@ static int report_table(const struct trial_setting *setting, const struct run_re
     printf("On %s, seed %" PRIu64 "\n\n", device_format(setting->device, text), setting->seed);
     if (!print_table(results))
         return complain(EXIT_MACHINE, "out of memory while reporting");
-    size_t good = 0, slow = 0;
+    size_t good = 0, slow = 0, mapped = 0, saved = 0;
     for (size_t i = 0; i < results->count; i++) {
         good += results->items[i].exit_code == EXIT_YES;
         slow += results->items[i].trial.has_kernel && results->items[i].trial.kernel.fallback;
+        mapped += results->items[i].trial.cache == CACHE_MAPPED;
+        saved += results->items[i].trial.cache > CACHE_MAPPED;
     }
     putchar('\n');
     print_styled(stdout, good == results->count ? STYLE_GOOD : STYLE_BAD, "%zu of %zu right", good,
                  results->count);
     if (slow > 0)
         printf(", %zu on a fallback", slow);
+    if (mapped + saved > 0)
+        printf(", %zu mapped, %zu prepared and saved", mapped, saved);
     printf("; peak memory %s\n", size_format(peak_memory(), size));
     return EXIT_YES;
 }
@@ -208,6 +212,7 @@ static json_t *result_json(const struct run_result *result) {
         json_put(object, "fallback", json_boolean(trial->kernel.fallback));
         json_put(object, "decided_group_size", json_integer(trial->group_size));
         json_put(object, "prepared_bytes", json_integer((json_int_t)trial->prepared_bytes));
+        json_put(object, "cache", json_text(cache_word(trial->cache)));
         json_put(object, "prepare_seconds", json_real((double)trial->prepare_nanoseconds * 1e-9));
     }
     for (size_t i = 0; i < trial->apply_count; i++) {

@@ -336,6 +336,11 @@ out:
 
 /* ---- the trial ----------------------------------------------------------------------- */
 
+static kry_status lend_weights(void *context, const kry_weights **out) {
+    *out = ((const struct trial_subject *)context)->weights;
+    return KRY_OK;
+}
+
 /** Make the layer and prepare its weights. */
 static kry_status make_layer(const struct trial_setting *setting,
                              const struct trial_subject *subject, kry_layer **layer,
@@ -362,10 +367,12 @@ static kry_status make_layer(const struct trial_setting *setting,
     trial->group_size = kry_layer_linear(*layer, 1)->group_size;
     trial->prepared_bytes = sizes.prepared_bytes;
 
-    kry_prepare_args prepare = KRY_INIT(kry_prepare_args);
-    prepare.weights = subject->weights;
+    static const struct cache none = {0};
+    const struct cache *cache =
+        subject->content != NULL && setting->cache != NULL ? setting->cache : &none;
     int64_t begin = clock_now();
-    status = kry_layer_prepare(*layer, &prepare);
+    status = cache_prepare(cache, *layer, subject->name, subject->content, lend_weights,
+                           (void *)subject, &trial->cache);
     trial->prepare_nanoseconds = clock_now() - begin;
     if (status != KRY_OK)
         fail(trial, status, "%s", kry_error_message());

@@ -5,6 +5,7 @@
 #ifndef KERNELRY_TOOLS_TRIAL_H
 #define KERNELRY_TOOLS_TRIAL_H
 
+#include "cache.h"
 #include "oracle.h"
 
 #include <kernelry/kernelry.h>
@@ -19,7 +20,8 @@ struct trial_setting {
     const int64_t *m;
     size_t m_count;
     uint64_t seed;
-    int32_t threads; /* of the oracle */
+    int32_t threads;           /* of the oracle */
+    const struct cache *cache; /* of prepared weights; NULL: none */
 };
 
 /** A layer to try. Borrowed. */
@@ -27,7 +29,8 @@ struct trial_subject {
     const char *name; /* also tells which activations are drawn */
     const kry_linear *linear;
     const kry_weights *weights;
-    const void *bias; /* [out_features] of y_type, or NULL */
+    const void *bias;    /* [out_features] of y_type, or NULL */
+    const char *content; /* the weights' content key; NULL: not to be cached */
     struct oracle *oracle;
 };
 
@@ -48,6 +51,7 @@ struct trial {
     int64_t group_size; /* as the kernel takes it: other than asked after a rewrite */
     uint64_t prepared_bytes;
     int64_t prepare_nanoseconds;
+    enum cache_outcome cache;
     double bound; /* of the relative error */
     struct trial_apply *applies;
     size_t apply_count; /* applies that were made */

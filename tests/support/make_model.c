@@ -4,6 +4,7 @@
  *   gemma         dense, bf16: hidden 2816, intermediate 2112, two layers (140 MB)
  *   tiny          dense, bf16, with biases: hidden 96, intermediate 160, two layers
  *   tiny-sharded  the same in two files with an index
+ *   llama1b       dense, bf16: hidden 2048, intermediate 8192, 16 layers (2 GB)
  *   llama70b      W4A16 metadata of 80 layers in sparse files: 37 GB long, about 1 MB on disk
  *
  * Exit status 0, or 1 after a message.
@@ -42,6 +43,7 @@ static const struct decoder decoders[] = {
     {"gemma", "gemma3_text", "Gemma3ForCausalLM", 2, 2816, 2112, 8, 4, 256, 512, 1, false, false},
     {"tiny", "qwen2", "Qwen2ForCausalLM", 2, 96, 160, 4, 2, 24, 64, 1, false, true},
     {"tiny-sharded", "qwen2", "Qwen2ForCausalLM", 2, 96, 160, 4, 2, 24, 64, 2, false, true},
+    {"llama1b", "llama", "LlamaForCausalLM", 16, 2048, 8192, 32, 8, 64, 512, 1, false, false},
     {"llama70b", "llama", "LlamaForCausalLM", 80, 8192, 28672, 64, 8, 128, 128256, 15, true, false},
 };
 

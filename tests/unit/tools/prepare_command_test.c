@@ -1,0 +1,222 @@
+/* kernelry prepare and run --cache: a folder of prepared weights filled, used, spoilt and mended.
+ */
+#include "process.h"
+#include "scratch.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LAYERS = 14 };
+
+static int make_model(void **state) {
+    if (scratch_begin(state))
+        return 1;
+    scratch_model("tiny", "dense");
+    struct finished run =
+        run_kernelry(CPU_PLUGINS, ARGUMENTS("quantize", scratch_at("dense"), scratch_at("model")));
+    int failed = run.code;
+    finished_free(&run);
+    return failed;
+}
+
+/* Prepare with the cache; that so many layers had that outcome and all others were mapped. */
+static void assert_prepares(const char *outcome, int count, const char *content) {
+    struct finished run =
+        run_kernelry(CPU_PLUGINS, ARGUMENTS("prepare", scratch_at("model"), "--cache",
+                                            scratch_at("cache"), "--content", content, "--json"));
+    assert_code(&run, 0);
+    assert_int_equal(json_array_size(json_at(run.json, "layers")), LAYERS);
+    assert_int_equal(number_at(run.json, outcome), count);
+    if (strcmp(outcome, "mapped") != 0)
+        assert_int_equal(number_at(run.json, "mapped"), LAYERS - count);
+    /* What was there and no good is told of, once each. */
+    int told = 0;
+    for (const char *at = run.err; (at = strstr(at, "; prepared anew")) != NULL; at++)
+        told++;
+    assert_int_equal(told,
+                     strcmp(outcome, "mapped") == 0 || strcmp(outcome, "missing") == 0 ? 0 : count);
+    if (told > 0)
+        assert_says(run.err, outcome);
+    assert_true(number_at(run.json, "prepared_bytes") > 0);
+    finished_free(&run);
+}
+
+/* The path of the first file of the cache whose name has that part. */
+static void find_file(const char *part, char out[512]) {
+    DIR *folder = opendir(scratch_at("cache"));
+    assert_non_null(folder);
+    out[0] = '\0';
+    for (struct dirent *entry; (entry = readdir(folder)) != NULL;)
+        if (strstr(entry->d_name, part) != NULL && out[0] == '\0')
+            snprintf(out, 512, "cache/%.400s", entry->d_name);
+    closedir(folder);
+    assert_true(out[0] != '\0');
+}
+
+static void run_is_right_on_weights(const char *outcome) {
+    struct finished run =
+        run_kernelry(CPU_PLUGINS, ARGUMENTS("run", scratch_at("model"), "--cache",
+                                            scratch_at("cache"), "--m", "1,3", "--json"));
+    assert_code(&run, 0);
+    for (int i = 0; i < LAYERS; i++) {
+        char path[32];
+        snprintf(path, sizeof path, "layers.%d.cache", i);
+        assert_string_equal(text_at(run.json, path), outcome);
+    }
+    finished_free(&run);
+}
+
+static void second_start_maps_what_the_first_has_saved(void **state) {
+    (void)state;
+    assert_prepares("missing", LAYERS, "files");
+    assert_int_equal(scratch_count("cache"), LAYERS);
+    assert_prepares("mapped", LAYERS, "files");
+    run_is_right_on_weights("mapped");
+    struct finished run = run_kernelry(
+        CPU_PLUGINS, ARGUMENTS("run", scratch_at("model"), "--cache", scratch_at("cache")));
+    assert_code(&run, 0);
+    assert_says(run.out, "14 mapped, 0 prepared and saved");
+    finished_free(&run);
+    run = run_kernelry(CPU_PLUGINS, ARGUMENTS("prepare", scratch_at("model"), "--cache",
+                                              scratch_at("cache"), "--unverified", "--copy"));
+    assert_code(&run, 0);
+    assert_says(run.out, "14 layers");
+    assert_says(run.out, "14 mapped");
+    assert_silent_on(run.err, "prepared anew");
+    finished_free(&run);
+}
+
+static void cache_of_run_is_that_of_prepare(void **state) {
+    (void)state;
+    struct finished run = run_kernelry(
+        CPU_PLUGINS, ARGUMENTS("run", scratch_at("model"), "--cache", scratch_at("run_cache")));
+    assert_code(&run, 0);
+    assert_says(run.out, "0 mapped, 14 prepared and saved");
+    finished_free(&run);
+    run = run_kernelry(CPU_PLUGINS, ARGUMENTS("prepare", scratch_at("model"), "--cache",
+                                              scratch_at("run_cache"), "--json"));
+    assert_int_equal(number_at(run.json, "mapped"), LAYERS);
+    finished_free(&run);
+}
+
+static void damaged_files_are_noticed_and_mended(void **state) {
+    (void)state;
+    char name[512];
+    find_file("layers.1.mlp.down_proj", name);
+    size_t bytes;
+    char *file = scratch_read(name, &bytes);
+    file[bytes - 7] ^= 1;
+    scratch_write(name, file, bytes);
+    assert_prepares("damaged", 1, "files");
+    assert_prepares("mapped", LAYERS, "files");
+    scratch_write(name, file, 100); /* cut */
+    assert_prepares("damaged", 1, "files");
+    scratch_write(name, file, 0);
+    assert_prepares("damaged", 1, "files");
+    run_is_right_on_weights("mapped");
+    free(file);
+}
+
+static void file_of_another_layer_is_foreign_and_mended(void **state) {
+    (void)state;
+    char name[512], other[512];
+    find_file("layers.0.mlp.down_proj", name);
+    find_file("layers.0.self_attn.q_proj", other);
+    size_t bytes;
+    char *file = scratch_read(other, &bytes);
+    scratch_write(name, file, bytes);
+    assert_prepares("foreign", 1, "files");
+    find_file("layers.1.self_attn.q_proj", name); /* of the same shape: only its weights differ */
+    scratch_write(name, file, bytes);
+    assert_prepares("stale", 1, "files");
+    run_is_right_on_weights("mapped");
+    free(file);
+}
+
+static void weights_that_were_written_again_make_the_cache_stale(void **state) {
+    (void)state;
+    size_t bytes;
+    char *file = scratch_read("model/model.safetensors", &bytes);
+    assert_prepares("stale", LAYERS, "bytes"); /* keys of another kind */
+    scratch_write("model/model.safetensors", file, bytes);
+    assert_prepares("mapped", LAYERS, "bytes"); /* the same weights */
+    assert_prepares("stale", LAYERS, "files");
+    scratch_write("model/model.safetensors", file, bytes);
+    assert_prepares("stale", LAYERS, "files");
+    run_is_right_on_weights("mapped");
+    free(file);
+}
+
+static void what_cannot_be_is_refused(void **state) {
+    (void)state;
+    struct finished run = run_kernelry(CPU_PLUGINS, ARGUMENTS("prepare"));
+    assert_code(&run, 2);
+    assert_says(run.err, "expected one MODEL");
+    finished_free(&run);
+    run = run_kernelry(CPU_PLUGINS, ARGUMENTS("prepare", scratch_at("model"), "--copy"));
+    assert_code(&run, 2);
+    assert_says(run.err, "go with --cache");
+    finished_free(&run);
+    run = run_kernelry(CPU_PLUGINS, ARGUMENTS("prepare", scratch_at("model"), "--cache", "c",
+                                              "--content", "name"));
+    assert_code(&run, 2);
+    assert_says(run.err, "'name'; expected files or bytes");
+    finished_free(&run);
+    run = run_kernelry(CPU_PLUGINS, ARGUMENTS("run", "--shapes", SHAPES_FILE, "--cache", "c"));
+    assert_code(&run, 2);
+    finished_free(&run);
+    run = run_kernelry(CPU_PLUGINS, ARGUMENTS("prepare", scratch_at("absent")));
+    assert_code(&run, 3);
+    finished_free(&run);
+    run = run_kernelry(CPU_PLUGINS, ARGUMENTS("prepare", scratch_at("dense")));
+    assert_code(&run, 3);
+    assert_says(run.err, "no layer of it is quantized");
+    finished_free(&run);
+    scratch_write("file", "x", 1);
+    const char *const commands[] = {"prepare", "run"};
+    for (int i = 0; i < 2; i++) {
+        run = run_kernelry(CPU_PLUGINS, ARGUMENTS(commands[i], scratch_at("model"), "--cache",
+                                                  scratch_at("file")));
+        assert_code(&run, 4);
+        assert_says(run.err, "cannot be made");
+        finished_free(&run);
+    }
+}
+
+static void weights_for_a_device_that_is_not_here_are_prepared(void **state) {
+    (void)state;
+    struct finished run = run_kernelry(CPU_PLUGINS, ARGUMENTS("prepare", scratch_at("model"),
+                                                              "--cache", scratch_at("elsewhere"),
+                                                              "--device", "cpu:none", "--json"));
+    assert_code(&run, 0);
+    assert_int_equal(number_at(run.json, "missing"), LAYERS);
+    finished_free(&run);
+    run = run_kernelry(CPU_PLUGINS,
+                       ARGUMENTS("prepare", scratch_at("model"), "--cache", scratch_at("elsewhere"),
+                                 "--kernel", "reference", "--json"));
+    assert_code(&run, 0);
+    assert_int_equal(number_at(run.json, "mapped"), LAYERS);
+    finished_free(&run);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(second_start_maps_what_the_first_has_saved), /* fills "cache" */
+        cmocka_unit_test(cache_of_run_is_that_of_prepare),
+        cmocka_unit_test(damaged_files_are_noticed_and_mended),
+        cmocka_unit_test(file_of_another_layer_is_foreign_and_mended),
+        cmocka_unit_test(weights_that_were_written_again_make_the_cache_stale),
+        cmocka_unit_test(what_cannot_be_is_refused),
+        cmocka_unit_test(weights_for_a_device_that_is_not_here_are_prepared),
+    };
+    return cmocka_run_group_tests_name("tools prepare", tests, make_model, scratch_end) ? 1 : 0;
+}
