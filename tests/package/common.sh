@@ -38,7 +38,7 @@ build_example() {
     cp -r "$PACKAGE_SOURCE/examples/$1" "$work/source"
     case $2 in
     find_package)
-        "$PACKAGE_CMAKE" -G Ninja -S "$work/source" -B "$work/result" \
+        CXXFLAGS=-Werror "$PACKAGE_CMAKE" -G Ninja -S "$work/source" -B "$work/result" \
             -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_FLAGS=-Werror
         ninja -C "$work/result"
         ;;
