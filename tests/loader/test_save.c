@@ -479,14 +479,26 @@ static void layer_without_weights_is_not_saved(void **state) {
     assert_int_equal(save_layer(&layer, path_in(folder, "a.kry"), "k"), KRY_E_STATE);
     assert_int_equal(names_in(folder), 0);
     free_layer(&layer);
+}
+
+static void layer_that_lost_its_weights_is_not_saved(void **state) {
+    (void)state;
+    struct saved saved;
+    make_saved(&saved);
     kry_registry *failing = open_mocks(NULL, "fail_prepare.so", NULL);
     kry_linear linear = small();
+    applied_layer layer;
     make_layer(failing, "cpu", &linear, 2, &layer);
+    assert_ok(map_layer(&layer, saved.path, "model-1", 0));
+    assert_ok(save_layer(&layer, saved.path, "model-1"));
     assert_int_equal(prepare_layer(&layer), KRY_E_DEVICE);
-    assert_int_equal(save_layer(&layer, path_in(folder, "a.kry"), "k"), KRY_E_STATE);
-    assert_int_equal(names_in(folder), 0);
+    assert_apply_refused(&layer, KRY_E_STATE);
+    assert_int_equal(save_layer(&layer, saved.path, "model-1"), KRY_E_STATE);
+    assert_ok(map_layer(&layer, saved.path, "model-1", 0));
+    assert_ok(apply_layer(&layer));
     free_layer(&layer);
     kry_registry_close(&failing);
+    free_layer(&saved.layer);
 }
 
 /* A limit of the process's, past which writes fail as on a full disk. */
@@ -618,6 +630,7 @@ int main(void) {
         cmocka_unit_test(path_that_is_no_file_is_refused),
         cmocka_unit_test(wrong_arguments_are_refused),
         cmocka_unit_test(layer_without_weights_is_not_saved),
+        cmocka_unit_test(layer_that_lost_its_weights_is_not_saved),
         cmocka_unit_test(full_disk_leaves_nothing_behind),
         cmocka_unit_test(place_that_cannot_be_written_is_an_error),
         cmocka_unit_test(kernel_that_fails_to_bind_leaves_the_layer_without_weights),
