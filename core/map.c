@@ -89,8 +89,6 @@ static kry_status map_file(struct mapping *m) {
     if (base == MAP_FAILED)
         return cannot(m->args->path, "mapped");
     m->base = base;
-    /* All of it is about to be read, by the hash or by the first apply. Refused, it costs time. */
-    (void)madvise(base, m->bytes, MADV_WILLNEED);
     return KRY_OK;
 }
 
