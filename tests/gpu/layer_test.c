@@ -284,6 +284,92 @@ static void captured_graph_uses_weights_that_were_reloaded_in_place(void) {
     }
 }
 
+/* ---- files ----------------------------------------------------------------------------- */
+
+/* A file in a folder of its own, removed by drop_file. */
+static void make_file(char path[64]) {
+    snprintf(path, 64, "/tmp/kernelry-gpu-XXXXXX");
+    EXPECT(mkdtemp(path) != NULL);
+    strcat(path, "/layer.kry");
+}
+
+static void drop_file(char path[64]) {
+    unlink(path);
+    *strrchr(path, '/') = '\0';
+    rmdir(path);
+}
+
+static void save_and_map(const kry_layer *from, kry_layer *to, void *stream, char path[64]) {
+    kry_save_args save = {
+        .struct_size = sizeof save, .path = path, .content = "weights", .stream = stream};
+    kry_map_args map = {
+        .struct_size = sizeof map, .path = path, .content = "weights", .stream = stream};
+    if (from != NULL)
+        gpu_expect_ok(kry_layer_save(from, &save), "save");
+    if (to != NULL)
+        gpu_expect_ok(kry_layer_map(to, &map), "map");
+}
+
+static void saved_weights_are_right_where_they_are_mapped(void) {
+    static const struct gpu_style plain = {0, 0, 0, true};
+    struct gpu gpu;
+    kry_linear all[16];
+    char path[64];
+    gpu_begin(&gpu, "cuda");
+    make_file(path);
+    size_t count = descriptions(all);
+    for (size_t i = 0; i < count; i++) {
+        struct ready ready;
+        make_ready(&gpu, &all[i], i, &ready);
+        kry_layer *mapped = gpu_layer(&gpu, &all[i]);
+        save_and_map(ready.layer, mapped, NULL, path);
+        kry_layer_destroy(&ready.layer);
+        ready.layer = mapped;
+        apply_and_check(&gpu, &ready, is_large ? 33 : 3, &plain);
+        forget(&ready);
+    }
+    drop_file(path);
+}
+
+/* As after a sleep: other weights lay at the layer's address, and the file's come back to it. */
+static void captured_graph_uses_weights_that_were_mapped_in_place(void) {
+    static const struct gpu_style plain = {0, 0, 0, true};
+    struct gpu gpu;
+    struct ready ready;
+    struct gpu_operands operands;
+    struct gpu_stored stored;
+    struct weights others;
+    void *graph, *executable;
+    char path[64];
+    gpu_begin(&gpu, "cuda");
+    if (!has_graphs())
+        return;
+    make_file(path);
+    kry_linear linear =
+        typed(is_large ? 2112 : 264, is_large ? 704 : 48, 32, KRY_WEIGHT_U4, KRY_TYPE_BF16);
+    make_ready(&gpu, &linear, 5, &ready);
+    gpu_operands_make(&gpu, ready.layer, 5, &plain, 6, &operands);
+    EXPECT(stream_create(&operands.args.stream, NON_BLOCKING) == 0);
+    EXPECT(capture_begin(operands.args.stream, CAPTURE_THREAD_LOCAL) == 0);
+    gpu_apply(ready.layer, &operands);
+    EXPECT(capture_end(operands.args.stream, &graph) == 0);
+    EXPECT(instantiate(&executable, graph, 0) == 0);
+    save_and_map(ready.layer, NULL, operands.args.stream, path);
+    weights_make(&others, &linear, 0, 99);
+    gpu_store(&gpu, &others, PACKED_GPTQ, KRY_MEMORY_DEVICE, &stored);
+    gpu_prepare_layer(ready.layer, &stored, operands.args.stream);
+    EXPECT(graph_launch(executable, operands.args.stream) == 0);
+    gpu_check(&gpu, &others, &operands);
+    save_and_map(NULL, ready.layer, operands.args.stream, path);
+    EXPECT(graph_launch(executable, operands.args.stream) == 0);
+    gpu_check(&gpu, &ready.weights, &operands);
+    weights_free(&others);
+    forget(&ready);
+    drop_file(path);
+}
+
+/* ---- streams and devices --------------------------------------------------------------- */
+
 static void two_streams_at_once_do_not_disturb_each_other(void) {
     static const struct gpu_style plain = {0, 0, 0, false};
     struct gpu gpu;
@@ -385,6 +471,8 @@ static const struct {
              TEST(apply_of_large_layers_is_right),
              TEST(apply_again_gives_the_same_bits),
              TEST(captured_graph_uses_weights_that_were_reloaded_in_place),
+             TEST(saved_weights_are_right_where_they_are_mapped),
+             TEST(captured_graph_uses_weights_that_were_mapped_in_place),
              TEST(two_streams_at_once_do_not_disturb_each_other),
              TEST(two_devices_in_one_process_compute_each_its_own),
              TEST(rows_beyond_two_to_the_31_elements_are_right),
