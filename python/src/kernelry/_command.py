@@ -90,6 +90,8 @@ def check(model: str | os.PathLike[str], *, device: str = "cpu", ranks: int = 1,
     if allow_int8_activations:
         arguments += ["--allow", "int8"]
     found = json.loads(_run([*arguments, "--json"]))
+    if "error" in found:
+        raise Error(found["error"], Status.NOT_FOUND)
     return Check(os.fspath(model), found["device"], ranks, tuple(map(_row, found["stored"])),
                  tuple(map(_row, found["fused"])), found["summary"], found["ok"],
                  _run(arguments))

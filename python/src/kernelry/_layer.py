@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 
 from ._arrays import Array, array
+from ._checkpoint import StoredWeights
 from ._decision import Decision
 from ._errors import ArgumentError, Error, NoKernelError
 from ._library import Handle, alive, call, ffi, lib, new
@@ -74,7 +75,7 @@ class Layer:
     def __init__(
         self,
         linear: Linear,
-        weights: Weights | None = None,
+        weights: Weights | StoredWeights | None = None,
         *,
         device: str | Device = "cpu",
         registry: Registry | None = None,
@@ -131,14 +132,14 @@ class Layer:
         call(lib.kry_layer_workspace(handle.pointer, m, workspace))
         return Workspace(workspace.scratch_bytes, workspace.zeroed_bytes)
 
-    def prepare(self, weights: Weights, *, prepared: Any = None, stream: int = 0) -> None:
+    def prepare(self, weights: Weights | StoredWeights, *, prepared: Any = None, stream: int = 0) -> None:
         """Turn weights into the kernel's layout and bind them; again: reload them in place.
 
         `prepared` is memory of the caller's for them, of sizes.prepared_bytes at a multiple of
         256 bytes; it is kept. No apply may run at once with it, except as the stream orders them.
         """
         handle = alive(self._handle, "layer")
-        if not isinstance(weights, Weights):
+        if not isinstance(weights, (Weights, StoredWeights)):
             raise ArgumentError(f"weights is {type(weights).__name__}, expected kernelry.Weights")
         if weights.platform not in ("cpu", self.device.platform):
             raise ArgumentError(f"weights lie on {weights.platform}, the layer is of "
@@ -226,6 +227,8 @@ class Layer:
 def _rows(operand: Array, name: str) -> tuple[int, int]:
     """How many rows [..., features] has, and their stride."""
     *leading, features = operand.shape
+    if 0 in leading:
+        return 0, 0
     if features > 1 and operand.strides[-1] != 1:
         raise ArgumentError(f"{name} has strides {list(operand.strides)}, expected 1 in the last "
                             "dimension: make it contiguous")
