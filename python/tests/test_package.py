@@ -11,6 +11,14 @@ from conftest import run_python
 import kernelry
 from kernelry._library import HERE, ffi
 
+def copy_package(to: pathlib.Path) -> pathlib.Path:
+    """A package that may be damaged; its libraries' folder is auditwheel's."""
+    for folder in ("kernelry", "kernelry.libs"):
+        if (HERE.parent / folder).exists():
+            shutil.copytree(HERE.parent / folder, to / folder)
+    return to / "kernelry"
+
+
 LAYER = """
 import numpy, kernelry
 from kernelry import Layer, Linear, Registry, Weights
@@ -98,8 +106,7 @@ time.sleep(0.2)
 
 
 def test_plugin_directory_that_vanished_is_told(tmp_path):
-    copy = tmp_path / "kernelry"
-    shutil.copytree(HERE, copy)
+    copy = copy_package(tmp_path)
     ended(run_python(f"import sys; sys.path.insert(0, {str(tmp_path)!r})" + LAYER + f"""
 import shutil
 assert kernelry.__file__.startswith({str(tmp_path)!r})
@@ -145,8 +152,7 @@ def test_sources_that_were_not_built_say_so(tmp_path):
 
 
 def test_library_that_is_missing_is_told(tmp_path):
-    copy = tmp_path / "kernelry"
-    shutil.copytree(HERE, copy)
+    copy = copy_package(tmp_path)
     (copy / "lib" / "libkernelry.so.0").unlink()
     done = run_python(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import kernelry")
     assert "ImportError: kernelry cannot load its library" in done.stderr
