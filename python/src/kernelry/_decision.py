@@ -80,7 +80,8 @@ class Decision:
     def table(self) -> str:
         """The candidates in their order, as `kernelry explain` shows them."""
         verdicts = {"chosen": "runs it", "accepts": "accepts", "refuses": "refuses"}
-        rows = [("#", "KERNEL", "PLUGIN", "PRIORITY", "VERDICT", "WHY")]
+        rows: list[tuple[str, ...]] = [
+            ("#", "KERNEL", "PLUGIN", "PRIORITY", "VERDICT", "WHY")]
         for rank, c in enumerate(self.candidates, 1):
             priority = f"{c.priority} (fallback)" if c.fallback else str(c.priority)
             rows.append((str(rank), c.kernel, c.plugin, priority, verdicts[c.verdict], c.reason))
