@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 
 import numpy
 import pytest
@@ -110,11 +111,16 @@ def test_layer_outlives_its_registry(quantized, rng):
                         disable=["no_such_kernel"])
     layer = Layer(Linear(in_features=96, out_features=40, group_size=32, x_type="f32"),
                   Weights.compressed_tensors(**stored.compressed_tensors()), registry=registry)
+    # The core may call the log as long as a layer lives.
+    callback = weakref.ref(registry._log)
     registry.close()
     del registry
+    assert callback() is not None
     x = rng.standard_normal((2, 96)).astype(numpy.float32)
     assert error_of(layer(x), x @ stored.matrix.T) < 1e-5
     assert any(level == "warning" and "no_such_kernel" in message for level, message in lines)
+    del layer
+    assert callback() is None
 
 
 def test_reload_in_place_changes_the_numbers_and_not_the_place(made, quantized, rng):
@@ -166,6 +172,35 @@ def test_other_threads_run_while_it_applies(quantized):
         inside = [tick for tick in ticks if began < tick < ended]
         # One of the interpreter's own switches at either end is all that a held GIL would give.
         assert len(inside) > 50 or ended - began < 0.01
+
+
+def test_layer_that_is_closed_meanwhile_ends_after_the_call(quantized):
+    stored = quantized(k=2048, n=512, group_size=32)
+    linear = Linear(in_features=2048, out_features=512, group_size=32, x_type="f32")
+    layer = Layer(linear, Weights.compressed_tensors(**stored.compressed_tensors()),
+                  kernel="reference")
+    x, order, real = numpy.ones((256, 2048), numpy.float32), [], layer._handle._end
+
+    def end(address):
+        order.append("ended")
+        real(address)
+
+    def work():
+        started.set()
+        layer(x)
+        order.append("applied")
+
+    layer._handle._end = end
+    started = threading.Event()
+    thread = threading.Thread(target=work)
+    thread.start()
+    started.wait()
+    time.sleep(0.02)  # of an apply that takes a tenth of a second at least
+    layer.close()
+    order.append("closed")
+    thread.join()
+    assert order.index("ended") > order.index("closed") or order[0] == "applied"
+    assert sorted(order) == ["applied", "closed", "ended"]
 
 
 def test_layer_closed_under_another_threads_feet_ends_its_calls(made):
