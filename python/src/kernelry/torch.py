@@ -63,6 +63,14 @@ def _fake_linear(x: torch.Tensor, prepared: torch.Tensor, bias: torch.Tensor | N
 _linear = torch.ops.kernelry.linear.default
 
 
+def _place(device: torch.device | str) -> torch.device:
+    """A device with its index: "cuda" is the current one."""
+    place = torch.device(device)
+    if place.type == "cuda" and place.index is None:
+        place = torch.device("cuda", torch.cuda.current_device())
+    return place
+
+
 def _device_name(device: torch.device) -> str:
     """Kernelry's name of a device: PyTorch calls ROCm's "cuda" too."""
     if device.type == "cpu":
@@ -134,12 +142,14 @@ class Bound:
 
         bound = Bound(linear, weights, device=device)
         y = torch.ops.kernelry.linear(x, bound.prepared, bias, bound.out_features)
+
+    Keep it until the last call has ended, on a device until its stream has passed it.
     """
 
     def __init__(self, linear: Linear, weights: Any, *,
                  device: torch.device | str = "cpu", registry: Registry | None = None,
                  kernel: str | None = None) -> None:
-        self.device = torch.device(device)
+        self.device = _place(device)
         self.layer = Layer(linear, device=_device_name(self.device), registry=registry,
                            kernel=kernel)
         self._handle = alive(self.layer._handle, "layer")
@@ -288,7 +298,7 @@ class QuantLinear(nn.Module):
         self.linear, self.format = linear, format
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.dtype = _TYPES[linear.x_type]
-        self._device = torch.device(device)
+        self._device = _place(device)
         self._registry, self._kernel = registry, kernel
         self._stored: _Tensors | _Partition | None = None
         self._bound: Bound | None = None
