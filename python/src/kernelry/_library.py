@@ -36,9 +36,27 @@ def _others_mapped() -> list[str]:
     return sorted(path for path in found if os.path.realpath(path) != str(LIBRARY))
 
 
+class Functions:
+    """The functions of a library, looked up when they are used.
+
+    cffi's own object looks for all that are declared when it is asked for its __dict__, as those
+    do who walk over a process's modules (vLLM does); each of our libraries has a part of them.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._loaded = ffi.dlopen(str(path), ffi.RTLD_NOW | ffi.RTLD_LOCAL)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        function = getattr(self._loaded, name)
+        setattr(self, name, function)
+        return function
+
+
 def _load(path: pathlib.Path) -> Any:
     try:
-        return ffi.dlopen(str(path), ffi.RTLD_NOW | ffi.RTLD_LOCAL)
+        return Functions(path)
     except OSError as error:
         raise ImportError(
             f"kernelry cannot load its library: {error}. Reinstall the package; a wheel that was "

@@ -25,7 +25,7 @@ from torch import nn
 from ._checkpoint import Checkpoint
 from ._errors import ArgumentError, Error, Status
 from ._layer import ALIGNMENT, Layer
-from ._library import LIBRARY, alive, call, ffi
+from ._library import LIBRARY, Functions, alive, call, ffi
 from ._linear import Linear
 from ._registry import Registry
 from ._weights import Weights
@@ -35,8 +35,7 @@ Format = Literal["compressed-tensors", "gptq", "gptq_v2", "gptqmodel", "awq"]
 _TYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
 _WORDS = {dtype: word for word, dtype in _TYPES.items()}
 
-_native: Any = ffi.dlopen(str(LIBRARY.with_name("libkernelry-torch.so.0")),
-                          ffi.RTLD_NOW | ffi.RTLD_LOCAL)
+_native: Any = Functions(LIBRARY.with_name("libkernelry-torch.so.0"))
 
 
 def _register() -> torch.library.Library:
