@@ -24,7 +24,8 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "python" / "tests" / "stacks" / "vllm"), str(HERE.parent / "python" / "tests")]
+TESTS = HERE.parent / "python" / "tests"
+sys.path[:0] = [str(TESTS / "stacks" / "vllm"), str(TESTS)]  # checkpoints, and what it imports
 
 ENGINES = {
     "kernelry": {"KERNELRY_VLLM_POSITION": "first"},
@@ -132,8 +133,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="float16")
     parser.add_argument("--batches", type=lambda t: [int(m) for m in t.split(",")],
                         default=[1, 4, 32])
-    parser.add_argument("--engines", type=lambda t: t.split(","), default=list(ENGINES))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--engines", type=lambda t: t.split(","),
+                        default=["kernelry", "vllm"], help="of " + ", ".join(ENGINES))
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=2048)
     parser.add_argument("--intermediate", type=int, default=5632)

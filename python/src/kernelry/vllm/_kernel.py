@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import weakref
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from vllm.scalar_type import scalar_types
 
 import kernelry
 from kernelry._arrays import array
-
 from kernelry.torch import Bound, _device_name
 
 logger = init_logger("vllm.kernelry")
@@ -40,6 +40,14 @@ class ShardConfig(MPLinearLayerConfig):
     act_order: bool = False
 
 
+_held: weakref.WeakValueDictionary[str, KernelryLinearKernel] = weakref.WeakValueDictionary()
+
+
+def layers_held() -> list[str]:
+    """Names of the layers that Kernelry runs in this process."""
+    return sorted(_held)
+
+
 @functools.cache
 def registry() -> kernelry.Registry:
     """The process's registry; what it has to say goes to vLLM's log."""
@@ -61,16 +69,15 @@ def describe(c: MPLinearLayerConfig, scale_type: torch.dtype | None = None) -> k
         raise kernelry.ArgumentError(
             f"weight type {c.weight_type} {'with' if c.zero_points else 'without'} zero points is "
             f"not known here, expected one of {', '.join(WEIGHT_TYPES.values())}")
-    for name, type_ in (("activation", c.act_type), ("output", c.out_type or c.act_type)):
-        if type_ not in TYPES:
-            raise kernelry.ArgumentError(f"{name} type {type_} is not known here, expected one of "
-                                         f"{', '.join(map(str, TYPES))}")
+    if c.act_type not in TYPES or c.out_type not in (None, c.act_type):
+        raise kernelry.ArgumentError(
+            f"activations of {c.act_type} and outputs of {c.out_type or c.act_type} are not known "
+            f"here, expected one type of {', '.join(map(str, TYPES))}")
     k, n = c.partition_weight_shape
     return kernelry.Linear(
         in_features=k, out_features=n, full_in_features=c.full_weight_shape[0],
         full_out_features=c.full_weight_shape[1], k_offset=getattr(c, "k_offset", 0),
         group_size=c.group_size, weight_type=weight_type, x_type=TYPES[c.act_type],
-        y_type=TYPES[c.out_type or c.act_type],
         scale_type=TYPES.get(scale_type or c.act_type),
         act_order=getattr(c, "act_order", False),
         allow_int8_activations=os.environ.get(INT8_VARIABLE, "0") == "1")
@@ -114,6 +121,7 @@ class KernelryLinearKernel(MPLinearKernel):
             self.bound = Bound(linear, weights, device=scales.device, registry=registry())
             # vLLM counts, keeps and discards what its modules hold.
             layer.register_buffer("kernelry_prepared", self.bound.prepared, persistent=False)
+            _held[str(getattr(layer, "prefix", id(layer)))] = self
             self._log(layer)
         else:
             self.bound.prepare(weights)

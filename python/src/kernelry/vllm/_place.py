@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from typing import Any
 
+from vllm import envs
 from vllm.logger import init_logger
 from vllm.model_executor.kernels import linear as kernels
 from vllm.platforms import PlatformEnum
 
-from ._kernel import KernelryLinearKernel
+from ._kernel import KernelryLinearKernel, layers_held
 
 logger = init_logger("vllm.kernelry")
 
@@ -37,9 +39,18 @@ def place(kernel_list: list[Any], kernel: Any, position: str) -> bool:
                      "a class in vLLM's list such as CPUWNA16LinearKernel")
 
 
+def _compile_factor() -> str:
+    """What compiled graphs depend on: whose operator runs which layer. vLLM keeps graphs on disk
+    and finds them by the variables that it knows, so without this a model would be given the graph
+    of another kernel's tensors once the position changes."""
+    version = importlib.metadata.version("kernelry")
+    return f"{version} {os.environ.get(VARIABLE, '')} {' '.join(layers_held())}"
+
+
 def register_kernel() -> None:
     """Take a place in the list of each platform that Kernelry serves."""
     position = os.environ.get(VARIABLE) or "last"
+    envs.environment_variables[VARIABLE] = _compile_factor
     missing = []
     for platform in PLATFORMS:
         # register_linear_kernel() only appends, and again with each call.

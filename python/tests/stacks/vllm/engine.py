@@ -32,9 +32,9 @@ def _kernels_of(model: torch.nn.Module) -> dict[str, str]:
 
 
 def generate(folder: pathlib.Path, dtype: str, *, run: bool = True, **options) -> Generated:
-    llm = vllm.LLM(str(folder), dtype=dtype, max_model_len=128, enforce_eager=True,
-                   kv_cache_memory_bytes=32 << 20, disable_log_stats=True,
-                   enable_prefix_caching=False, **options)
+    options = {"enforce_eager": True, **options}
+    llm = vllm.LLM(str(folder), dtype=dtype, max_model_len=128, kv_cache_memory_bytes=32 << 20,
+                   disable_log_stats=True, enable_prefix_caching=False, **options)
     try:
         kernels = llm.apply_model(_kernels_of)[0]  # those of the first rank
         found = Generated([], [], kernels)

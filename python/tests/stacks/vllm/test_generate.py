@@ -138,6 +138,15 @@ def test_last_position_leaves_vllms_kernels_what_they_take(folder_of, position):
     assert set(odd.kernels.values()) == {"KernelryLinearKernel"}
 
 
+def test_traced_model_generates_as_the_eager_one_does(folder_of, exact, position, monkeypatch):
+    monkeypatch.setenv("VLLM_CPU_CI_ENV", "1")  # traced by Dynamo as a whole, compiled by nobody
+    monkeypatch.setenv("VLLM_DISABLE_COMPILE_CACHE", "1")
+    position("first")
+    ours = generate(folder_of("aligned"), "float32", enforce_eager=False)
+    assert set(ours.kernels.values()) == {"KernelryLinearKernel"}
+    assert same_tokens(ours, exact("aligned"), tie=1e-4)
+
+
 def test_odd_shapes_fail_without_kernelry(folder_of, position, monkeypatch):
     monkeypatch.setenv("VLLM_DISABLED_KERNELS", "KernelryLinearKernel")
     with pytest.raises(ValueError, match="multiples of 32"):

@@ -54,6 +54,17 @@ def test_unknown_position_is_refused(monkeypatch, position):
         _place.register_kernel()
 
 
+def test_compiled_graphs_of_another_position_are_not_found(monkeypatch):
+    from vllm import envs
+
+    keys = []
+    for position in ("first", "last", "first"):
+        monkeypatch.setenv(_place.VARIABLE, position)
+        register()
+        keys.append(envs.compile_factors())
+    assert keys[0] == keys[2] != keys[1]
+
+
 def test_vllm_finds_the_plugin():
     from vllm.plugins import load_plugins_by_group
 
@@ -75,6 +86,7 @@ def test_descriptions_outside_of_kernelry_are_refused_with_the_reason():
     for changed, word in (({"weight_type": scalar_types.uint3b4}, "uint3b4"),
                           ({"weight_type": scalar_types.uint4}, "without zero points"),
                           ({"act_type": torch.float8_e4m3fn}, "float8"),
+                          ({"out_type": torch.float32}, "outputs of torch.float32"),
                           ({"group_size": 0}, "group_size")):
         accepted, reason = ask(**changed)
         assert not accepted and word in reason
