@@ -4,7 +4,7 @@
 Each engine is a process of its own that holds the same model; they take turns, round after round,
 and sleep in between. Run it in an environment with vLLM and Kernelry:
 
-    .cache/vllm/bin/python bench/vllm_tokens.py [--dtype float16] [--batches 1,4,32] [--json FILE]
+    .cache/vllm/bin/python bench/vllm_tokens.py [--engines vllm,dense] [--json FILE]
 
 The model is a decoder of two layers with random weights, so what is measured is vLLM's step and
 the linears in it; its numbers say nothing of what it generates.
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--batches", type=lambda t: [int(m) for m in t.split(",")],
                         default=[1, 4, 32])
     parser.add_argument("--engines", type=lambda t: t.split(","),
-                        default=["kernelry", "vllm"], help="of " + ", ".join(ENGINES))
+                        default=["vllm"], help="beside Kernelry: vllm, dense (vllm)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=2048)
@@ -148,7 +148,7 @@ def main() -> None:
         root = pathlib.Path(folder)
         models = write_models(root, options)
         engines = []
-        for name in options.engines:
+        for name in ["kernelry", *options.engines]:
             engine = Engine(name, models[name], options, root / f"{name}.log")
             stack.callback(engine.close)
             if "missing" in engine.about:

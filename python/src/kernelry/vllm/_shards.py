@@ -42,7 +42,7 @@ _AWQ_FIELDS = [0, 4, 1, 5, 2, 6, 3, 7]
 
 def unpack(words: torch.Tensor, axis: int, bits: int, order: str = "sequential") -> torch.Tensor:
     """Packed codes along an axis as bytes."""
-    shifts = torch.arange(0, 32, bits, dtype=torch.int32)
+    shifts = torch.arange(0, 32, bits, dtype=torch.int32, device=words.device)
     fields = (words.movedim(axis, -1).unsqueeze(-1) >> shifts) & ((1 << bits) - 1)
     if order == "awq":
         fields = fields[..., _AWQ_FIELDS]
@@ -70,8 +70,9 @@ class ShardParameter(PackedvLLMParameter):
 
     def _copy(self, to: torch.Tensor, stored: torch.Tensor) -> None:
         if to.shape != stored.shape:
-            raise ValueError(f"a quantized tensor has a part of {list(stored.shape)} for this rank, "
-                             f"expected {list(to.shape)}: is it of another model or group size?")
+            raise ValueError(f"a quantized tensor has a part of {list(stored.shape)} for this "
+                             f"rank, expected {list(to.shape)}: is it of another model or group "
+                             "size?")
         to.copy_(stored)
 
     def _load_rows(self, stored: torch.Tensor, offset: int, size: int, rank: int) -> None:
@@ -105,7 +106,8 @@ class ShardParameter(PackedvLLMParameter):
 class OrderParameter(BasevLLMParameter):
     """g_idx: a number for each column of the layer; fused layers have to agree."""
 
-    def __init__(self, *, data: torch.Tensor, weight_loader: Callable[..., Any], begin: int) -> None:
+    def __init__(self, *, data: torch.Tensor, weight_loader: Callable[..., Any],
+                 begin: int) -> None:
         super().__init__(data=data, weight_loader=weight_loader)
         self.begin = begin
         self.is_loaded = False

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import pytest
 
@@ -20,14 +21,12 @@ KERNELS = _place.kernels._POSSIBLE_KERNELS[_place.PlatformEnum.CPU]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A checkpoint. `vllm_loads`: its own methods do, whoever runs the layers; `vllm_runs`: so
-    does its own kernel."""
+    """A checkpoint; `vllm_runs`: vLLM's own kernel accepts its layers."""
 
     model: Model
     method: str = "compressed-tensors"
     group_size: int = 64
     zero_points: bool = False
-    vllm_loads: bool = True
     vllm_runs: bool = True
 
 
@@ -39,7 +38,7 @@ CASES = {
     "gptq": Case(Model(), "gptq"),
     "awq": Case(Model(), "awq"),
     "odd": Case(ODD, group_size=8, vllm_runs=False),
-    "short_group": Case(ODD, zero_points=True, vllm_loads=False, vllm_runs=False),
+    "short_group": Case(ODD, zero_points=True, vllm_runs=False),
 }
 
 
@@ -101,14 +100,14 @@ def exact(folder_of):
     return find
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [n for n in CASES if n != "odd"])  # short_group is as odd
 def test_method_of_its_own_generates_what_the_exact_model_does(folder_of, exact, name):
     ours = generate(folder_of(name), "float32", quantization="kernelry")
     assert ours.kernels == dict.fromkeys(LAYERS, "KernelryLinearKernel")
     assert same_tokens(ours, exact(name), tie=1e-4)
 
 
-@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.vllm_loads])
+@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.vllm_runs])
 def test_first_position_runs_each_layer_in_float16(folder_of, exact, position, name):
     position("first")
     ours = generate(folder_of(name), "float16")
@@ -130,12 +129,13 @@ def test_float16_generates_what_vllms_own_kernel_does(folder_of, position, name)
     assert same_tokens(ours, theirs, tie=0.01)
 
 
-def test_last_position_leaves_vllms_kernels_what_they_take(folder_of, position):
+def test_last_position_leaves_vllms_kernels_what_they_take(folder_of, exact, position):
     position("last")
     aligned = generate(folder_of("aligned"), "float16", run=False)
     assert set(aligned.kernels.values()) == {"CPUWNA16LinearKernel"}
     odd = generate(folder_of("odd"), "float16")
-    assert set(odd.kernels.values()) == {"KernelryLinearKernel"}
+    assert odd.kernels == dict.fromkeys(LAYERS, "KernelryLinearKernel")
+    assert same_tokens(odd, exact("odd"), tie=0.05)
 
 
 def test_traced_model_generates_as_the_eager_one_does(folder_of, exact, position, monkeypatch):
@@ -158,6 +158,17 @@ def test_layer_is_logged_once_with_its_kernel(folder_of, caplog):
     lines = [r.getMessage() for r in caplog.records if "layers.1.mlp.down_proj" in r.getMessage()]
     assert len(lines) == 1
     assert "(512×256 u4b8 g64 f16) runs on" in lines[0]
+
+
+def test_checkpoint_asks_for_the_method_by_name(folder_of, tmp_path):
+    folder = tmp_path / "asks"
+    shutil.copytree(folder_of("short_group"), folder)
+    text = (folder / "config.json").read_text()
+    asks = text.replace('"quant_method": "compressed-tensors"', '"quant_method": "kernelry"')
+    assert asks != text
+    (folder / "config.json").write_text(asks)
+    assert generate(folder, "float16", run=False).kernels == dict.fromkeys(
+        LAYERS, "KernelryLinearKernel")
 
 
 def test_checkpoint_of_another_method_is_refused(folder_of, tmp_path):

@@ -71,6 +71,19 @@ def test_vllm_finds_the_plugin():
     assert load_plugins_by_group("vllm.general_plugins")["kernelry"] is register
 
 
+def test_int8_activations_are_allowed_by_a_variable_alone(monkeypatch):
+    import torch
+    from vllm.model_executor.kernels.linear import MPLinearLayerConfig
+    from vllm.scalar_type import scalar_types
+
+    from kernelry.vllm import _kernel
+
+    asked = MPLinearLayerConfig((256, 64), (256, 64), scalar_types.uint4b8, torch.float16, 64, False)
+    assert not _kernel.describe(asked).allow_int8_activations
+    monkeypatch.setenv(_kernel.INT8_VARIABLE, "1")
+    assert _kernel.describe(asked).allow_int8_activations
+
+
 def test_descriptions_outside_of_kernelry_are_refused_with_the_reason():
     import torch
     from vllm.model_executor.kernels.linear import MPLinearLayerConfig

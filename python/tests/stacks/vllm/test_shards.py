@@ -9,7 +9,7 @@ import torch
 from conftest import error_of
 from vllm.model_executor import parameter
 
-from kernelry.vllm import _method, _shards
+from kernelry.vllm import _kernel, _method, _shards
 
 FORMATS = {"compressed-tensors": _shards.COMPRESSED_TENSORS, "gptq": _shards.GPTQ,
            "awq": _shards.AWQ}
@@ -152,3 +152,19 @@ def test_fused_parts_in_different_orders_are_refused(quantized):
     module.g_idx.load_merged_column_weight(torch.from_numpy(layer.g_idx))
     with pytest.raises(ValueError, match="differently"):
         module.g_idx.load_merged_column_weight(torch.from_numpy(layer.g_idx[::-1].copy()))
+
+
+@pytest.mark.parametrize("changed,expected", [
+    ({}, ("u4b8", False, 1)),
+    ({"desc_act": True}, ("u4b8", True, 1)),
+    ({"desc_act": True, "group_size": -1}, ("u4b8", False, 1)),
+    ({"sym": False, "checkpoint_format": "gptq_v2"}, ("u4", False, 0)),
+    ({"sym": False, "bits": 8}, ("u8", False, 1)),
+])
+def test_gptq_configuration_is_read(changed, expected):
+    config = _method.KernelryConfig.from_config(
+        {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True, "desc_act": False,
+         **changed})
+    method = _method._gptq_method(config)
+    kind = _kernel.WEIGHT_TYPES[method.fields["weight_type"], method.fields["zero_points"]]
+    assert (kind, method.fields["act_order"], method.zero_add) == expected
