@@ -5,10 +5,9 @@
  * A tile of sixteen output features is two registers of eight. Of sixteen registers at most
  * twelve are sums, so a micro-kernel computes one segment for 1 to 6 rows and, where rows are
  * few, several tiles: at least 8 sums where that can be, since a sum's next addition waits for
- * the one before. A chunk of more rows runs through a segment in steps of nearly equal size,
- * whose codes and x are then in L1. Each step unpacks the codes again: floats that were unpacked
- * before would save a twentieth of the time (Zen 4), less what their unpacking takes. Totals lie
- * in memory and are touched once a segment.
+ * the one before. A chunk of more rows runs through a segment in steps of nearly equal size. The
+ * first of them keeps what it unpacks, which the others read from L1: unpacking takes a sixth of
+ * a multiplication's units on Zen 3. Totals lie in memory and are touched once a segment.
  */
 #ifndef KERNELRY_AVX2_BLOCK_H
 #define KERNELRY_AVX2_BLOCK_H
@@ -35,13 +34,13 @@ enum {
     TILES_MAX = 4,
     STEP_ROWS = 6,
     SUMS_MAX = 12,
-    OCTETS_AHEAD = 8 /* are fetched ahead; farther ahead is slower on Zen 4 */
+    KEPT_OCTET_BYTES = OCTET * TILE_N * 4, /* at most, of a tile */
+    OCTETS_AHEAD = 8                       /* are fetched ahead; farther ahead is slower on Zen 4 */
 };
 
 /* Work of a micro-kernel: a segment of ROWS rows and TILES tiles. */
 struct step {
     const uint8_t *codes; /* of the first tile */
-    int64_t octet_bytes;  /* from tile to tile of a bundle */
     int64_t octet_step;   /* from octet to octet */
     int32_t octets;
     const void *x;       /* [octets][fields][ROWS], see the class */
@@ -49,45 +48,66 @@ struct step {
     const float *scales; /* [TILES][16] */
     const float *zeros;  /* likewise */
     float *total;        /* [ROWS][TILES_MAX][16] */
+    uint8_t *kept;       /* the segment's codes as they are multiplied, see the class */
 };
+
+/* Where a micro-kernel takes codes from. */
+enum codes_from { UNPACKED, UNPACKED_AND_KEPT, KEPT };
 
 typedef void step_function(const struct step *step);
 
-/* The micro-kernels of a class: for each row count, for one tile and for as many as fit. */
+/* The micro-kernels of a class: for each row count, for one tile and for as many as fit; and
+ * those that keep what they unpack, or take what was kept, for one tile. */
 struct step_functions {
     int32_t x_octet_bytes; /* packed x of a row and octet */
     int32_t rows_max;      /* of a step: 6, or 5 where a product needs registers, too */
     step_function *single[STEP_ROWS + 1];
     step_function *wide[STEP_ROWS + 1];
+    step_function *keep[STEP_ROWS + 1]; /* of 3 rows and more: fewer are one step */
+    step_function *kept[STEP_ROWS + 1];
     int32_t wide_tiles[STEP_ROWS + 1];
 };
 
 #define STEP_FUNCTION(NAME, ROWS, TILES)                                                           \
-    static void NAME##_##ROWS##_##TILES(const struct step *step) { NAME(step, ROWS, TILES); }
+    static void NAME##_##ROWS##_##TILES(const struct step *step) {                                 \
+        NAME(step, ROWS, TILES, UNPACKED);                                                         \
+    }
+#define STEP_FUNCTIONS_KEEP(NAME, ROWS)                                                            \
+    static void NAME##_##ROWS##_keep(const struct step *step) {                                    \
+        NAME(step, ROWS, 1, UNPACKED_AND_KEPT);                                                    \
+    }                                                                                              \
+    static void NAME##_##ROWS##_kept(const struct step *step) { NAME(step, ROWS, 1, KEPT); }
 #define STEP_FUNCTIONS_TO_5(NAME)                                                                  \
     STEP_FUNCTION(NAME, 1, 4)                                                                      \
     STEP_FUNCTION(NAME, 1, 1)                                                                      \
     STEP_FUNCTION(NAME, 2, 2)                                                                      \
     STEP_FUNCTION(NAME, 2, 1)                                                                      \
+    STEP_FUNCTION(NAME, 3, 2)                                                                      \
     STEP_FUNCTION(NAME, 3, 1)                                                                      \
     STEP_FUNCTION(NAME, 4, 1)                                                                      \
-    STEP_FUNCTION(NAME, 5, 1)
-#define STEP_TABLE(NAME, X_OCTET_BYTES, ROWS_MAX, OF_6_ROWS)                                       \
+    STEP_FUNCTION(NAME, 5, 1)                                                                      \
+    STEP_FUNCTIONS_KEEP(NAME, 3)                                                                   \
+    STEP_FUNCTIONS_KEEP(NAME, 4)                                                                   \
+    STEP_FUNCTIONS_KEEP(NAME, 5)
+#define STEP_TABLE(NAME, X_OCTET_BYTES, ROWS_MAX, OF_6_ROWS, KEEP_6, KEPT_6)                       \
     static const struct step_functions NAME##_functions = {                                        \
         .x_octet_bytes = X_OCTET_BYTES,                                                            \
         .rows_max = ROWS_MAX,                                                                      \
         .single = {NULL, NAME##_1_1, NAME##_2_1, NAME##_3_1, NAME##_4_1, NAME##_5_1, OF_6_ROWS},   \
-        .wide = {NULL, NAME##_1_4, NAME##_2_2},                                                    \
-        .wide_tiles = {0, 4, 2, 1, 1, 1, 1}};
+        .wide = {NULL, NAME##_1_4, NAME##_2_2, NAME##_3_2},                                        \
+        .keep = {NULL, NULL, NULL, NAME##_3_keep, NAME##_4_keep, NAME##_5_keep, KEEP_6},           \
+        .kept = {NULL, NULL, NULL, NAME##_3_kept, NAME##_4_kept, NAME##_5_kept, KEPT_6},           \
+        .wide_tiles = {0, 4, 2, 2, 1, 1, 1}};
 
 /* Define NAME_functions from the inline function NAME, for steps of up to 5 or 6 rows. */
 #define STEP_FUNCTIONS_5(NAME, X_OCTET_BYTES)                                                      \
     STEP_FUNCTIONS_TO_5(NAME)                                                                      \
-    STEP_TABLE(NAME, X_OCTET_BYTES, 5, NULL)
+    STEP_TABLE(NAME, X_OCTET_BYTES, 5, NULL, NULL, NULL)
 #define STEP_FUNCTIONS_6(NAME, X_OCTET_BYTES)                                                      \
     STEP_FUNCTIONS_TO_5(NAME)                                                                      \
     STEP_FUNCTION(NAME, 6, 1)                                                                      \
-    STEP_TABLE(NAME, X_OCTET_BYTES, 6, NAME##_6_1)
+    STEP_FUNCTIONS_KEEP(NAME, 6)                                                                   \
+    STEP_TABLE(NAME, X_OCTET_BYTES, 6, NAME##_6_1, NAME##_6_keep, NAME##_6_kept)
 
 /* The rows of a chunk that are computed together; packed as if they were a chunk of their own,
  * behind those before. */
@@ -101,14 +121,19 @@ INLINE int32_t step_count(const struct step_functions *functions, int32_t rows) 
 
 INLINE struct row_range step_rows(const struct step_functions *functions, int32_t rows,
                                   int32_t step) {
-    int32_t steps = step_count(functions, rows), begin = rows * step / steps;
-    return (struct row_range){begin, rows * (step + 1) / steps - begin};
+    int32_t steps = step_count(functions, rows);
+    int32_t begin = (rows * step + steps - 1) / steps;
+    return (struct row_range){begin, (rows * (step + 1) + steps - 1) / steps - begin};
 }
 
+/* Bytes from tile to tile of a bundle. */
+INLINE int octet_bytes(const int BITS) { return BITS / 4 * WORD_BYTES; }
+
 /* Fetch what lies as `codes` does a few octets later, for each tile. */
-INLINE void prefetch(const struct step *step, const uint8_t *codes, const int TILES) {
+INLINE void prefetch(const struct step *step, const uint8_t *codes, const int TILES,
+                     const int BITS) {
     const char *ahead = (const char *)codes + OCTETS_AHEAD * step->octet_step;
-    UNROLL for (int t = 0; t < TILES; t++) _mm_prefetch(ahead + t * step->octet_bytes, _MM_HINT_T0);
+    UNROLL for (int t = 0; t < TILES; t++) _mm_prefetch(ahead + t * octet_bytes(BITS), _MM_HINT_T0);
 }
 
 /* f32 from `count` (1 to 8) elements at any alignment, 0 in the other lanes. */
@@ -218,6 +243,7 @@ INLINE void finish(const struct tiled_work *work, int64_t tile, int32_t row, con
 /* All rows of the chunk for `tiles` tiles from tile on, by micro-kernels of so many. */
 INLINE void run_tiles(const struct step_functions *functions, step_function *const *by_rows,
                       const struct tiled_work *work, int64_t tile, int32_t tiles) {
+    _Alignas(32) uint8_t kept[SEGMENT_OCTETS * KEPT_OCTET_BYTES];
     const struct tiled_bound *bound = work->bound;
     int32_t rows = work->chunk.rows, steps = step_count(functions, rows);
     struct row_range ranges[CHUNK_ROWS];
@@ -225,10 +251,10 @@ INLINE void run_tiles(const struct step_functions *functions, step_function *con
     _Alignas(32) float scales[TILES_MAX * TILE_N], zeros[TILES_MAX * TILE_N];
     const struct tiled_run run = tiled_run_of(&bound->shape, tile);
     struct step step = {.codes = bound->prepared + run.codes,
-                        .octet_bytes = bound->shape.octet_bytes,
                         .octet_step = run.octet_step,
                         .scales = scales,
-                        .zeros = zeros};
+                        .zeros = zeros,
+                        .kept = kept};
     for (int32_t s = 0; s < steps; s++)
         ranges[s] = step_rows(functions, rows, s);
     memset(total, 0, (size_t)rows * TILES_MAX * TILE_N * sizeof total[0]);
@@ -244,7 +270,10 @@ INLINE void run_tiles(const struct step_functions *functions, step_function *con
             step.x = (const uint8_t *)work->chunk.x + octets * functions->x_octet_bytes;
             step.sums = work->chunk.sums + range.begin * bound->segment_count + range.count * i;
             step.total = total + range.begin * TILES_MAX * TILE_N;
-            by_rows[range.count](&step);
+            if (steps == 1)
+                by_rows[range.count](&step);
+            else
+                (s == 0 ? functions->keep : functions->kept)[range.count](&step);
         }
         step.codes += segment->octet_count * run.octet_step;
     }

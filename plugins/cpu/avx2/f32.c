@@ -21,23 +21,45 @@ INLINE __m256 multiply_add(__m256 w, __m256 x, __m256 sum) {
     return sum;
 }
 
-/* The columns whose codes lie in a word of each output feature, STRIDE floats of x apart. */
-INLINE void columns(const uint8_t *codes, int64_t octet_bytes, const float *x, const int STRIDE,
-                    __m256 *sum, const int ROWS, const int TILES, const int BITS) {
-    const int TOP = 32 - BITS;
-    UNROLL for (int f = 0; f < 32; f += BITS, x += STRIDE) {
-        const __m256i mask = _mm256_set1_epi32(f < TOP ? ((1 << BITS) - 1) << f : 0);
-        /* Words are read again for each column: registers are for sums. */
+static const uint32_t masks_4[] = {0xf, 0xf0, 0xf00, 0xf000, 0xf0000, 0xf00000, 0xf000000, 0};
+static const uint32_t masks_8[] = {0xff, 0xff00, 0xff0000, 0};
+
+/* The code f bits up in each word as a float. */
+INLINE __m256 unpack(const uint8_t *codes, const int f, __m256i mask, const int BITS) {
+    __m256i word = _mm256_load_si256((const void *)codes);
+    return _mm256_cvtepi32_ps(f + BITS < 32 ? _mm256_and_si256(word, mask)
+                                            : _mm256_srli_epi32(word, f));
+}
+
+/* The columns whose codes lie in a word of each output feature, STRIDE floats of x apart and as
+ * many tiles' columns in `kept`. */
+INLINE void columns(const uint8_t *codes, const float *x, float *kept, const int STRIDE,
+                    __m256 *sum, const int ROWS, const int TILES, const int BITS,
+                    const enum codes_from FROM) {
+    const uint32_t *masks = BITS == 4 ? masks_4 : masks_8;
+    UNROLL for (int f = 0; f < 32; f += BITS) {
+        /* Words are read again for each column, and masks where sums take the registers. */
         __asm__("" : "+r"(codes));
+        if (ROWS * TILES >= 4)
+            __asm__("" : "+r"(masks));
+        const int field = f / BITS;
+        const __m256i mask = _mm256_set1_epi32((int)masks[field]);
         UNROLL for (int t = 0; t < TILES; t++) {
             __m256 w[HALVES];
             UNROLL for (int h = 0; h < HALVES; h++) {
-                __m256i word = _mm256_load_si256((const void *)(codes + t * octet_bytes + h * 32));
-                w[h] = _mm256_cvtepi32_ps(f < TOP ? _mm256_and_si256(word, mask)
-                                                  : _mm256_srli_epi32(word, TOP));
+                float *place = kept + field * STRIDE * TILE_N + h * LANES;
+                if (FROM == KEPT) {
+                    w[h] = _mm256_load_ps(place);
+                    continue;
+                }
+                w[h] = unpack(codes + t * octet_bytes(BITS) + h * 32, f, mask, BITS);
+                if (FROM == UNPACKED_AND_KEPT)
+                    _mm256_store_ps(place, w[h]);
             }
+            if (ROWS * TILES > 4) /* likewise x for each tile */
+                __asm__("" : "+r"(x));
             UNROLL for (int r = 0; r < ROWS; r++) {
-                __m256 broadcast = _mm256_broadcast_ss(x + r);
+                __m256 broadcast = _mm256_broadcast_ss(x + field * STRIDE * ROWS + r);
                 __m256 *to = sum + (t * ROWS + r) * HALVES;
                 UNROLL for (int h = 0; h < HALVES; h++) to[h] =
                     multiply_add(w[h], broadcast, to[h]);
@@ -46,30 +68,36 @@ INLINE void columns(const uint8_t *codes, int64_t octet_bytes, const float *x, c
     }
 }
 
-INLINE void segment(const struct step *step, const int ROWS, const int TILES, const int BITS) {
+INLINE void segment(const struct step *step, const int ROWS, const int TILES, const int BITS,
+                    const enum codes_from FROM) {
     const int WORDS = BITS / 4;
     const uint8_t *codes = step->codes;
     const float *x = step->x;
+    float *kept = (float *)step->kept;
     __m256 sum[SUMS_MAX];
     UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) sum[i] = _mm256_setzero_ps();
     for (int32_t o = 0; o < step->octets; o++, codes += step->octet_step) {
         UNROLL for (int word = 0; word < WORDS; word++) {
             const uint8_t *at = codes + word * WORD_BYTES;
-            prefetch(step, at, TILES);
+            if (FROM != KEPT)
+                prefetch(step, at, TILES, BITS);
             /* x lies in the order of 4-bit fields: byte b of 8-bit word w is field 2b + w. */
-            columns(at, step->octet_bytes, x + word * ROWS, WORDS * ROWS, sum, ROWS, TILES, BITS);
+            columns(at, x + word * ROWS, kept + word * TILE_N, WORDS, sum, ROWS, TILES, BITS, FROM);
         }
         x += OCTET * ROWS;
+        kept += OCTET * TILE_N;
     }
     UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++)
         add_segment(step, i / HALVES / ROWS, i / HALVES % ROWS, i % HALVES, sum[i]);
 }
 
-INLINE void u4(const struct step *step, const int ROWS, const int TILES) {
-    segment(step, ROWS, TILES, 4);
+INLINE void u4(const struct step *step, const int ROWS, const int TILES,
+               const enum codes_from FROM) {
+    segment(step, ROWS, TILES, 4, FROM);
 }
-INLINE void u8(const struct step *step, const int ROWS, const int TILES) {
-    segment(step, ROWS, TILES, 8);
+INLINE void u8(const struct step *step, const int ROWS, const int TILES,
+               const enum codes_from FROM) {
+    segment(step, ROWS, TILES, 8, FROM);
 }
 STEP_FUNCTIONS_6(u4, X_OCTET_BYTES)
 STEP_FUNCTIONS_6(u8, X_OCTET_BYTES)

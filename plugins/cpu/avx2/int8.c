@@ -29,39 +29,53 @@ INLINE __m256i add_32(__m256i sum, __m256i product) {
     return sum;
 }
 
-/* The sums of `octets`, at most RUN_OCTETS, added to sum. */
-INLINE void run_u4(const struct step *step, const uint8_t *codes, const int32_t *x, int32_t octets,
-                   __m256i *sum, const int ROWS, const int TILES) {
-    const __m256i mask = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-    __m256i pairs[SUMS_MAX];
-    UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) pairs[i] = _mm256_setzero_si256();
-    NO_UNROLL for (int32_t o = 0; o < octets; o++, codes += step->octet_step, x += 2 * ROWS) {
-        prefetch(step, codes, TILES);
-        UNROLL for (int upper = 0; upper < 2; upper++) UNROLL for (int t = 0; t < TILES; t++) {
-            __m256i w[HALVES];
-            UNROLL for (int h = 0; h < HALVES; h++) {
-                w[h] = load_word(codes + t * step->octet_bytes + h * 32);
-                w[h] = _mm256_and_si256(upper ? _mm256_srli_epi16(w[h], 4) : w[h], mask);
-            }
-            UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int h = 0; h < HALVES; h++) {
-                __m256i *to = &pairs[(t * ROWS + r) * HALVES + h];
-                __m256i broadcast = _mm256_set1_epi32(x[upper * ROWS + r]);
-                *to = add_16(*to, _mm256_maddubs_epi16(w[h], broadcast));
-            }
+enum { KEPT_U4 = 2 * WORD_BYTES, KEPT_U8 = 4 * WORD_BYTES /* bytes an octet and tile */ };
+
+/* Half of an octet's codes as bytes. */
+INLINE __m256i unpack_u4(const uint8_t *codes, const int UPPER) {
+    __m256i word = load_word(codes);
+    return _mm256_and_si256(UPPER ? _mm256_srli_epi16(word, 4) : word, _mm256_set1_epi8(15));
+}
+
+INLINE void octet_u4(const struct step *step, const uint8_t *codes, uint8_t *kept, const int32_t *x,
+                     __m256i *pairs, const int ROWS, const int TILES, const enum codes_from FROM) {
+    if (FROM != KEPT)
+        prefetch(step, codes, TILES, 4);
+    UNROLL for (int upper = 0; upper < 2; upper++) UNROLL for (int t = 0; t < TILES; t++) {
+        __m256i w[HALVES];
+        UNROLL for (int h = 0; h < HALVES; h++) {
+            uint8_t *place = kept + upper * WORD_BYTES + h * 32;
+            w[h] = FROM == KEPT ? load_word(place)
+                                : unpack_u4(codes + t * octet_bytes(4) + h * 32, upper);
+            if (FROM == UNPACKED_AND_KEPT)
+                _mm256_store_si256((void *)place, w[h]);
+        }
+        UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int h = 0; h < HALVES; h++) {
+            __m256i *to = &pairs[(t * ROWS + r) * HALVES + h];
+            __m256i broadcast = _mm256_set1_epi32(x[upper * ROWS + r]);
+            *to = add_16(*to, _mm256_maddubs_epi16(w[h], broadcast));
         }
     }
-    UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) sum[i] =
+}
+
+INLINE void add_pairs(const __m256i *pairs, __m256i *sum, const int COUNT) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    UNROLL for (int i = 0; i < COUNT; i++) sum[i] =
         _mm256_add_epi32(sum[i], _mm256_madd_epi16(pairs[i], ones));
 }
 
-INLINE void columns_u8(const uint8_t *codes, int64_t octet_bytes, const int32_t *x, __m256i *sum,
-                       const int ROWS, const int TILES) {
+INLINE void columns_u8(const uint8_t *codes, uint8_t *kept, const int32_t *x, __m256i *sum,
+                       const int ROWS, const int TILES, const enum codes_from FROM) {
     const __m256i mask = _mm256_set1_epi16(255);
     UNROLL for (int odd = 0; odd < 2; odd++) UNROLL for (int t = 0; t < TILES; t++) {
         __m256i w[HALVES];
         UNROLL for (int h = 0; h < HALVES; h++) {
-            w[h] = load_word(codes + t * octet_bytes + h * 32);
-            w[h] = odd ? _mm256_srli_epi16(w[h], 8) : _mm256_and_si256(w[h], mask);
+            uint8_t *place = kept + odd * WORD_BYTES + h * 32;
+            w[h] = load_word(FROM == KEPT ? place : codes + t * octet_bytes(8) + h * 32);
+            if (FROM != KEPT)
+                w[h] = odd ? _mm256_srli_epi16(w[h], 8) : _mm256_and_si256(w[h], mask);
+            if (FROM == UNPACKED_AND_KEPT)
+                _mm256_store_si256((void *)place, w[h]);
         }
         UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int h = 0; h < HALVES; h++) {
             __m256i *to = &sum[(t * ROWS + r) * HALVES + h];
@@ -76,32 +90,51 @@ INLINE void add_sums(const struct step *step, const __m256i *sum, const int ROWS
         step, i / HALVES / ROWS, i / HALVES % ROWS, i % HALVES, _mm256_cvtepi32_ps(sum[i]));
 }
 
-INLINE void u4(const struct step *step, const int ROWS, const int TILES) {
+INLINE void u4(const struct step *step, const int ROWS, const int TILES,
+               const enum codes_from FROM) {
+    const int SUMS = TILES * ROWS * HALVES;
     const uint8_t *codes = step->codes;
     const int32_t *x = step->x;
-    __m256i sum[SUMS_MAX];
-    UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) sum[i] = _mm256_setzero_si256();
+    uint8_t *kept = step->kept;
+    __m256i sum[SUMS_MAX], pairs[SUMS_MAX];
+    UNROLL for (int i = 0; i < SUMS; i++) sum[i] = _mm256_setzero_si256();
     int32_t left = step->octets;
-    for (; left >= RUN_OCTETS; left -= RUN_OCTETS) {
-        run_u4(step, codes, x, RUN_OCTETS, sum, ROWS, TILES);
-        codes += RUN_OCTETS * step->octet_step;
-        x += RUN_OCTETS * 2 * ROWS;
+    NO_UNROLL for (; left >= RUN_OCTETS; left -= RUN_OCTETS) {
+        UNROLL for (int i = 0; i < SUMS; i++) pairs[i] = _mm256_setzero_si256();
+        UNROLL for (int o = 0; o < RUN_OCTETS; o++) {
+            octet_u4(step, codes, kept, x, pairs, ROWS, TILES, FROM);
+            codes += step->octet_step;
+            kept += KEPT_U4;
+            x += 2 * ROWS;
+        }
+        add_pairs(pairs, sum, SUMS);
     }
-    if (left > 0)
-        run_u4(step, codes, x, left, sum, ROWS, TILES);
+    if (left > 0) {
+        UNROLL for (int i = 0; i < SUMS; i++) pairs[i] = _mm256_setzero_si256();
+        NO_UNROLL for (; left > 0; left--) {
+            octet_u4(step, codes, kept, x, pairs, ROWS, TILES, FROM);
+            codes += step->octet_step;
+            kept += KEPT_U4;
+            x += 2 * ROWS;
+        }
+        add_pairs(pairs, sum, SUMS);
+    }
     add_sums(step, sum, ROWS, TILES);
 }
 
-INLINE void u8(const struct step *step, const int ROWS, const int TILES) {
+INLINE void u8(const struct step *step, const int ROWS, const int TILES,
+               const enum codes_from FROM) {
     const uint8_t *codes = step->codes;
     const int32_t *x = step->x;
+    uint8_t *kept = step->kept;
     __m256i sum[SUMS_MAX];
     UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) sum[i] = _mm256_setzero_si256();
     for (int32_t o = 0; o < step->octets; o++, codes += step->octet_step)
-        UNROLL for (int word = 0; word < 2; word++, x += 2 * ROWS) {
+        UNROLL for (int word = 0; word < 2; word++, x += 2 * ROWS, kept += KEPT_U8 / 2) {
             const uint8_t *at = codes + word * WORD_BYTES;
-            prefetch(step, at, TILES);
-            columns_u8(at, step->octet_bytes, x, sum, ROWS, TILES);
+            if (FROM != KEPT)
+                prefetch(step, at, TILES, 8);
+            columns_u8(at, kept, x, sum, ROWS, TILES, FROM);
         }
     add_sums(step, sum, ROWS, TILES);
 }

@@ -9,16 +9,26 @@
  */
 #include "block.h"
 
-INLINE void columns(const uint8_t *codes, int64_t octet_bytes, const int32_t *x, __m256i *sum,
-                    const int ROWS, const int TILES, const int BITS) {
-    const __m256i mask = _mm256_set1_epi8(15);
+enum { KEPT_BYTES = 2 * WORD_BYTES /* an octet and tile */ };
+
+/* Half of an octet's codes as bytes. */
+INLINE __m256i unpack(const uint8_t *codes, const int HALF, const int BITS) {
+    __m256i word = _mm256_load_si256((const void *)(codes + (BITS == 8 ? HALF * WORD_BYTES : 0)));
+    if (BITS == 8)
+        return word;
+    return _mm256_and_si256(HALF ? _mm256_srli_epi16(word, 4) : word, _mm256_set1_epi8(15));
+}
+
+INLINE void columns(const uint8_t *codes, uint8_t *kept, const int32_t *x, __m256i *sum,
+                    const int ROWS, const int TILES, const int BITS, const enum codes_from FROM) {
     UNROLL for (int half = 0; half < 2; half++) UNROLL for (int t = 0; t < TILES; t++) {
-        const uint8_t *at = codes + t * octet_bytes + (BITS == 8 ? half * WORD_BYTES : 0);
         __m256i w[HALVES];
         UNROLL for (int h = 0; h < HALVES; h++) {
-            w[h] = _mm256_load_si256((const void *)(at + h * 32));
-            if (BITS == 4)
-                w[h] = _mm256_and_si256(half ? _mm256_srli_epi16(w[h], 4) : w[h], mask);
+            uint8_t *place = kept + half * WORD_BYTES + h * 32;
+            w[h] = FROM == KEPT ? _mm256_load_si256((const void *)place)
+                                : unpack(codes + t * octet_bytes(BITS) + h * 32, half, BITS);
+            if (FROM == UNPACKED_AND_KEPT)
+                _mm256_store_si256((void *)place, w[h]);
         }
         UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int h = 0; h < HALVES; h++) {
             __m256i *to = &sum[(t * ROWS + r) * HALVES + h];
@@ -27,26 +37,34 @@ INLINE void columns(const uint8_t *codes, int64_t octet_bytes, const int32_t *x,
     }
 }
 
-INLINE void segment(const struct step *step, const int ROWS, const int TILES, const int BITS) {
+INLINE void segment(const struct step *step, const int ROWS, const int TILES, const int BITS,
+                    const enum codes_from FROM) {
     const uint8_t *codes = step->codes;
     const int32_t *x = step->x;
+    uint8_t *kept = step->kept;
     __m256i sum[SUMS_MAX];
     UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) sum[i] = _mm256_setzero_si256();
-    for (int32_t o = 0; o < step->octets; o++, codes += step->octet_step, x += 2 * ROWS) {
-        prefetch(step, codes, TILES);
-        if (BITS == 8)
-            prefetch(step, codes + WORD_BYTES, TILES);
-        columns(codes, step->octet_bytes, x, sum, ROWS, TILES, BITS);
+    for (int32_t o = 0; o < step->octets; o++) {
+        if (FROM != KEPT)
+            prefetch(step, codes, TILES, BITS);
+        if (FROM != KEPT && BITS == 8)
+            prefetch(step, codes + WORD_BYTES, TILES, BITS);
+        columns(codes, kept, x, sum, ROWS, TILES, BITS, FROM);
+        codes += step->octet_step;
+        kept += KEPT_BYTES;
+        x += 2 * ROWS;
     }
     UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) add_segment(
         step, i / HALVES / ROWS, i / HALVES % ROWS, i % HALVES, _mm256_cvtepi32_ps(sum[i]));
 }
 
-INLINE void u4(const struct step *step, const int ROWS, const int TILES) {
-    segment(step, ROWS, TILES, 4);
+INLINE void u4(const struct step *step, const int ROWS, const int TILES,
+               const enum codes_from FROM) {
+    segment(step, ROWS, TILES, 4, FROM);
 }
-INLINE void u8(const struct step *step, const int ROWS, const int TILES) {
-    segment(step, ROWS, TILES, 8);
+INLINE void u8(const struct step *step, const int ROWS, const int TILES,
+               const enum codes_from FROM) {
+    segment(step, ROWS, TILES, 8, FROM);
 }
 STEP_FUNCTIONS_5(u4, OCTET)
 STEP_FUNCTIONS_5(u8, OCTET)
