@@ -32,10 +32,13 @@ enum {
     HALVES = TILE_N / LANES, /* registers of a tile */
     WORD_BYTES = TILE_N * 4, /* of a word for each output feature of a tile */
     TILES_MAX = 4,
+    TILES_TOGETHER = 2, /* whose codes are kept at once */
     STEP_ROWS = 6,
     SUMS_MAX = 12,
     KEPT_OCTET_BYTES = OCTET * TILE_N * 4, /* at most, of a tile */
-    OCTETS_AHEAD = 8                       /* are fetched ahead; farther ahead is slower on Zen 4 */
+    OCTETS_AHEAD = 8,                      /* are fetched ahead; farther is slower on Zen 4 */
+    GROUPS_AHEAD = 4,                      /* likewise of scales and zero points */
+    KEPT_OCTETS = SEGMENT_OCTETS           /* of a tile, or of several that share them */
 };
 
 /* Work of a micro-kernel: a segment of ROWS rows and TILES tiles. */
@@ -189,24 +192,41 @@ static void read_row(const void *x, uint32_t type, int64_t count, float *out) {
     }
 }
 
-/* The scales and zero points (or the type's bias) of a tile's group as floats. */
-INLINE void read_group(const struct tiled_work *work, int64_t tile, int32_t group, float *scales,
-                       float *zeros) {
+/* Scales and zero points of tiles beside each other. */
+struct groups {
+    const uint8_t *scales; /* of the first tile's first group */
+    const uint8_t *zeros;  /* NULL: the type's bias for all */
+    int64_t step;          /* places from group to group */
+    int32_t scale_bytes;
+    uint32_t scale_type;
+};
+
+INLINE struct groups groups_of(const struct tiled_work *work, const struct tiled_run *run) {
     const struct tiled_shape *shape = &work->bound->shape;
     const uint8_t *prepared = work->bound->prepared;
-    uint64_t place = tiled_group_place(shape, tile * TILE_N, group);
-    const uint8_t *from = prepared + shape->scales_at + place * (uint64_t)shape->scale_bytes;
-    uint32_t type = work->linear->weight_type;
-    __m256 zero = _mm256_set1_ps(type == KRY_WEIGHT_U4B8 ? 8.0f : 128.0f);
-    UNROLL for (int h = 0; h < HALVES; h++) {
-        _mm256_store_ps(scales + h * LANES, load_8(from + h * LANES * shape->scale_bytes,
-                                                   work->linear->scale_type, LANES));
-        if (kry_weight_has_zero_points(type)) {
-            __m128i bytes =
-                _mm_loadl_epi64((const void *)(prepared + shape->zeros_at + place + h * LANES));
-            zero = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
-        }
-        _mm256_store_ps(zeros + h * LANES, zero);
+    bool zeros = kry_weight_has_zero_points(work->linear->weight_type);
+    return (struct groups){prepared + shape->scales_at + run->groups * (uint64_t)shape->scale_bytes,
+                           zeros ? prepared + shape->zeros_at + run->groups : NULL, run->group_step,
+                           shape->scale_bytes, work->linear->scale_type};
+}
+
+/* The scales of a group as floats, and its zero points where there are any; others are fetched
+ * ahead: from memory they come too late. */
+INLINE void read_group(const struct groups *from, int32_t group, int32_t tiles, float *scales,
+                       float *zeros) {
+    int64_t place = group * from->step, ahead = place + GROUPS_AHEAD * from->step;
+    _mm_prefetch((const char *)from->scales + ahead * from->scale_bytes, _MM_HINT_T0);
+    if (tiles * TILE_N * from->scale_bytes > 64)
+        _mm_prefetch((const char *)from->scales + ahead * from->scale_bytes + 64, _MM_HINT_T0);
+    for (int32_t n = 0; n < tiles * TILE_N; n += LANES)
+        _mm256_store_ps(scales + n, load_8(from->scales + (place + n) * from->scale_bytes,
+                                           from->scale_type, LANES));
+    if (from->zeros == NULL)
+        return;
+    _mm_prefetch((const char *)from->zeros + ahead, _MM_HINT_T0);
+    for (int32_t n = 0; n < tiles * TILE_N; n += LANES) {
+        __m128i bytes = _mm_loadl_epi64((const void *)(from->zeros + place + n));
+        _mm256_store_ps(zeros + n, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)));
     }
 }
 
@@ -240,42 +260,85 @@ INLINE void finish(const struct tiled_work *work, int64_t tile, int32_t row, con
     }
 }
 
-/* All rows of the chunk for `tiles` tiles from tile on, by micro-kernels of so many. */
-INLINE void run_tiles(const struct step_functions *functions, step_function *const *by_rows,
-                      const struct tiled_work *work, int64_t tile, int32_t tiles) {
-    _Alignas(32) uint8_t kept[SEGMENT_OCTETS * KEPT_OCTET_BYTES];
+/* The steps of a chunk. */
+struct steps {
+    int32_t count;
+    struct row_range rows[CHUNK_ROWS];
+};
+
+INLINE struct steps steps_of(const struct step_functions *functions, int32_t rows) {
+    struct steps steps = {.count = step_count(functions, rows)};
+    for (int32_t s = 0; s < steps.count; s++)
+        steps.rows[s] = step_rows(functions, rows, s);
+    return steps;
+}
+
+/* Point a step to its rows' x and sums in segment i; returns where their totals begin. */
+INLINE int32_t place_step(const struct step_functions *functions, const struct tiled_work *work,
+                          struct row_range rows, int64_t i, struct step *step) {
     const struct tiled_bound *bound = work->bound;
-    int32_t rows = work->chunk.rows, steps = step_count(functions, rows);
-    struct row_range ranges[CHUNK_ROWS];
+    int64_t octets =
+        rows.begin * bound->shape.octets + rows.count * (int64_t)bound->segments[i].octet_begin;
+    step->x = (const uint8_t *)work->chunk.x + octets * functions->x_octet_bytes;
+    step->sums = work->chunk.sums + rows.begin * bound->segment_count + rows.count * i;
+    return rows.begin * TILES_MAX * TILE_N;
+}
+
+/* A segment of a chunk of more than one step: as many tiles together as leave what they keep in L1,
+ * so that x comes from farther away once for them all. */
+INLINE void run_steps(const struct step_functions *functions, const struct steps *steps,
+                      const struct tiled_work *work, struct step *step, int64_t i, int32_t tiles) {
+    const struct step first = *step;
+    int64_t codes = work->bound->shape.octet_bytes;
+    int32_t kept = first.octets * KEPT_OCTET_BYTES;
+    int32_t together = tiles * first.octets <= KEPT_OCTETS ? tiles : 1;
+    for (int32_t begin = 0; begin < tiles; begin += together)
+        for (int32_t s = 0; s < steps->count; s++) {
+            int32_t total = place_step(functions, work, steps->rows[s], i, step);
+            step_function *run = (s == 0 ? functions->keep : functions->kept)[steps->rows[s].count];
+            for (int32_t t = begin; t < begin + together; t++) {
+                step->codes = first.codes + t * codes;
+                step->scales = first.scales + t * TILE_N;
+                step->zeros = first.zeros + t * TILE_N;
+                step->total = first.total + total + t * TILE_N;
+                step->kept = first.kept + (t - begin) * kept;
+                run(step);
+            }
+        }
+    *step = first;
+}
+
+/* All rows of the chunk for `tiles` tiles from tile on; `at_once`: the micro-kernel of as many rows
+ * and tiles, or NULL where the rows take more than one step. */
+INLINE void run_tiles(const struct step_functions *functions, const struct steps *steps,
+                      step_function *at_once, const struct tiled_work *work, int64_t tile,
+                      int32_t tiles) {
+    const struct tiled_bound *bound = work->bound;
+    int32_t rows = work->chunk.rows;
+    _Alignas(64) uint8_t kept[KEPT_OCTETS * KEPT_OCTET_BYTES];
     _Alignas(32) float total[CHUNK_ROWS * TILES_MAX * TILE_N];
     _Alignas(32) float scales[TILES_MAX * TILE_N], zeros[TILES_MAX * TILE_N];
     const struct tiled_run run = tiled_run_of(&bound->shape, tile);
+    const struct groups groups = groups_of(work, &run);
     struct step step = {.codes = bound->prepared + run.codes,
                         .octet_step = run.octet_step,
                         .scales = scales,
                         .zeros = zeros,
+                        .total = total,
                         .kept = kept};
-    for (int32_t s = 0; s < steps; s++)
-        ranges[s] = step_rows(functions, rows, s);
     memset(total, 0, (size_t)rows * TILES_MAX * TILE_N * sizeof total[0]);
+    for (int32_t n = 0; n < tiles * TILE_N; n++)
+        zeros[n] = work->linear->weight_type == KRY_WEIGHT_U4B8 ? 8.0f : 128.0f;
     for (int64_t i = 0; i < bound->segment_count; i++) {
-        const struct tiled_segment *segment = &bound->segments[i];
-        for (int32_t t = 0; t < tiles; t++)
-            read_group(work, tile + t, segment->group, scales + t * TILE_N, zeros + t * TILE_N);
-        step.octets = segment->octet_count;
-        for (int32_t s = 0; s < steps; s++) {
-            struct row_range range = ranges[s];
-            int64_t octets =
-                range.begin * bound->shape.octets + range.count * (int64_t)segment->octet_begin;
-            step.x = (const uint8_t *)work->chunk.x + octets * functions->x_octet_bytes;
-            step.sums = work->chunk.sums + range.begin * bound->segment_count + range.count * i;
-            step.total = total + range.begin * TILES_MAX * TILE_N;
-            if (steps == 1)
-                by_rows[range.count](&step);
-            else
-                (s == 0 ? functions->keep : functions->kept)[range.count](&step);
+        read_group(&groups, bound->segments[i].group, tiles, scales, zeros);
+        step.octets = bound->segments[i].octet_count;
+        if (at_once != NULL) {
+            place_step(functions, work, steps->rows[0], i, &step);
+            at_once(&step);
+        } else {
+            run_steps(functions, steps, work, &step, i, tiles);
         }
-        step.codes += segment->octet_count * run.octet_step;
+        step.codes += step.octets * run.octet_step;
     }
     for (int32_t r = 0; r < work->chunk.used; r++)
         for (int32_t t = 0; t < tiles; t++)
@@ -285,14 +348,15 @@ INLINE void run_tiles(const struct step_functions *functions, step_function *con
 /* Tiles [begin, end) of the work. */
 static void run_block(const struct step_functions *functions, const struct tiled_work *work,
                       int64_t begin, int64_t end) {
-    int32_t rows = work->chunk.rows;
-    int32_t tiles = rows <= functions->rows_max ? functions->wide_tiles[rows] : 1;
+    const struct steps steps = steps_of(functions, work->chunk.rows);
+    int32_t rows = steps.rows[0].count;
+    int32_t most = steps.count == 1 ? functions->wide_tiles[rows] : TILES_TOGETHER;
     for (int64_t tile = begin; tile < end;) {
         /* Of tiles within a bundle. */
-        bool wide = tiles > 1 && tile % tiles == 0 && tile + tiles <= end;
-        run_tiles(functions, wide ? functions->wide : functions->single, work, tile,
-                  wide ? tiles : 1);
-        tile += wide ? tiles : 1;
+        int32_t tiles = tile % most == 0 && tile + most <= end ? most : 1;
+        step_function *at_once = (tiles > 1 ? functions->wide : functions->single)[rows];
+        run_tiles(functions, &steps, steps.count == 1 ? at_once : NULL, work, tile, tiles);
+        tile += tiles;
     }
 }
 

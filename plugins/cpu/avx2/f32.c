@@ -102,24 +102,10 @@ INLINE void u8(const struct step *step, const int ROWS, const int TILES,
 STEP_FUNCTIONS_6(u4, X_OCTET_BYTES)
 STEP_FUNCTIONS_6(u8, X_OCTET_BYTES)
 
-static float pack_scaled(const struct tiled_bound *bound, float *x, const kry_linear *linear,
-                         int32_t row, int32_t rows, void *packed, float *sums) {
-    static const float down_4[OCTET] = {1,        0x1p-4f,  0x1p-8f,  0x1p-12f,
-                                        0x1p-16f, 0x1p-20f, 0x1p-24f, 1};
-    static const float down_8[OCTET] = {1, 1, 0x1p-8f, 0x1p-8f, 0x1p-16f, 0x1p-16f, 1, 1};
-    const float *down = bound->shape.octet_bytes == WORD_BYTES ? down_4 : down_8;
-    const struct tiled_segment *last = &bound->segments[bound->segment_count - 1];
-    int64_t octets = last->octet_begin + last->octet_count;
-    float *to = (float *)packed + row;
-    tiled_pack_f32(bound, x, linear, row, rows, packed, sums);
-    for (int64_t i = 0; i < octets * OCTET; i++, to += rows)
-        *to *= down[i % OCTET];
-    return 1.0f;
-}
-
 static float pack_row(const struct tiled_bound *bound, float *x, const kry_linear *linear,
                       int32_t row, int32_t rows, void *packed, float *sums) {
-    return pack_in_step(&u4_functions, pack_scaled, bound, x, linear, row, rows, packed, sums);
+    return pack_in_step(&u4_functions, tiled_pack_f32_in_place, bound, x, linear, row, rows, packed,
+                        sums);
 }
 
 static void compute(const struct tiled_work *work, int64_t tile_begin, int64_t tile_end) {

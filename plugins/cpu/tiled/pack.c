@@ -56,6 +56,26 @@ float tiled_pack_f32(const struct tiled_bound *bound, float *x, const kry_linear
     return pack_floats(bound, x, row, rows, packed, sums, OCTET, put_f32);
 }
 
+/* Fields lie 4 bits apart, or columns of a word 8 bits; the last of a word is shifted down. */
+INLINE void put_in_place_u4(const f32x8 *octet, int32_t rows, uint32_t *to) {
+    const f32x8 down = {1, 0x1p-4f, 0x1p-8f, 0x1p-12f, 0x1p-16f, 0x1p-20f, 0x1p-24f, 1};
+    f32x8 fields = __builtin_shufflevector(*octet, *octet, 0, 4, 1, 5, 2, 6, 3, 7) * down;
+    put_words(&fields, OCTET, rows, to);
+}
+
+INLINE void put_in_place_u8(const f32x8 *octet, int32_t rows, uint32_t *to) {
+    const f32x8 down = {1, 1, 0x1p-8f, 0x1p-8f, 0x1p-16f, 0x1p-16f, 1, 1};
+    f32x8 fields = __builtin_shufflevector(*octet, *octet, 0, 4, 1, 5, 2, 6, 3, 7) * down;
+    put_words(&fields, OCTET, rows, to);
+}
+
+float tiled_pack_f32_in_place(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                              int32_t row, int32_t rows, void *packed, float *sums) {
+    if (kry_weight_bits(linear->weight_type) == 4)
+        return pack_floats(bound, x, row, rows, packed, sums, OCTET, put_in_place_u4);
+    return pack_floats(bound, x, row, rows, packed, sums, OCTET, put_in_place_u8);
+}
+
 /* Pairs of bf16 from floats that bf16 holds exactly: columns 0 and 2, 4 and 6, 1 and 3, 5 and 7. */
 static void put_pairs(const u32x8 *octet, int32_t stride, uint32_t *to) {
     u32x4 low = __builtin_shufflevector(*octet, *octet, 0, 4, 1, 5);

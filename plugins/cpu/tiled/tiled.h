@@ -104,6 +104,10 @@ float tiled_quantize_row(float *x, int64_t in_features);
 /** pack_row for x as f32: [octets][8 fields][rows] of f32. */
 float tiled_pack_f32(const struct tiled_bound *bound, float *x, const kry_linear *linear,
                      int32_t row, int32_t rows, void *packed, float *sums);
+/** The same over 2^f for a code that lies f bits up in its word and is not the word's last, so that
+ *  codes can be multiplied where they lie. */
+float tiled_pack_f32_in_place(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                              int32_t row, int32_t rows, void *packed, float *sums);
 /** As bf16 pairs: [octets][4][rows] of u32, field i in the low half, i + 4 in the high one. */
 float tiled_pack_bf16(const struct tiled_bound *bound, float *x, const kry_linear *linear,
                       int32_t row, int32_t rows, void *packed, float *sums);
