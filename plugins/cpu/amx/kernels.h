@@ -88,18 +88,14 @@ struct amx_class {
 void amx_compute(const struct amx_class *class, const struct tiled_work *work,
                  const struct tiled_chunk *chunks, int32_t count, int64_t begin, int64_t end);
 
-/** pack_row as bf16, in the order in which codes become pairs. */
-float amx_pack_bf16(const struct tiled_bound *bound, float *x, const kry_linear *linear,
-                    int32_t row, int32_t rows, void *packed, float *sums);
+/** x as bf16, in the order in which codes become pairs. */
+tiled_pack_row amx_pack_bf16;
 /** As exact sums of two bf16, one step of each in turn. */
-float amx_pack_bf16x2(const struct tiled_bound *bound, float *x, const kry_linear *linear,
-                      int32_t row, int32_t rows, void *packed, float *sums);
+tiled_pack_row amx_pack_bf16x2;
 /** As the two parts in f32, those of an octet in turn: [octets][2][8 fields]; one row alone. */
-float amx_pack_f32x2(const struct tiled_bound *bound, float *x, const kry_linear *linear,
-                     int32_t row, int32_t rows, void *packed, float *sums);
+tiled_pack_row amx_pack_f32x2;
 /** As int8 a token. */
-float amx_pack_int8(const struct tiled_bound *bound, float *x, const kry_linear *linear,
-                    int32_t row, int32_t rows, void *packed, float *sums);
+tiled_pack_row amx_pack_int8;
 
 extern const struct tiled_class amx_bf16;
 extern const struct tiled_class amx_bf16x2;

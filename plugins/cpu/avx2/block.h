@@ -360,11 +360,8 @@ static void run_block(const struct step_functions *functions, const struct tiled
     }
 }
 
-typedef float pack_function(const struct tiled_bound *bound, float *x, const kry_linear *linear,
-                            int32_t row, int32_t rows, void *packed, float *sums);
-
 /* Pack a row into its step of a chunk. */
-INLINE float pack_in_step(const struct step_functions *functions, pack_function *pack,
+INLINE float pack_in_step(const struct step_functions *functions, tiled_pack_row *pack,
                           const struct tiled_bound *bound, float *x, const kry_linear *linear,
                           int32_t row, int32_t rows, void *packed, float *sums) {
     int32_t step = 0;

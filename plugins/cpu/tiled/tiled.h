@@ -51,6 +51,11 @@ struct tiled_work {
     struct tiled_chunk chunk;
 };
 
+/** Pack a row that is converted to f32 into a chunk at place `row` of `rows`; returns the row's
+ *  scale (1 where x is not quantized). May overwrite x. */
+typedef float tiled_pack_row(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                             int32_t row, int32_t rows, void *packed, float *sums);
+
 /** A numeric class of an instruction set. */
 struct tiled_class {
     int32_t x_octet_bytes; /* packed x of one row and octet */
@@ -64,10 +69,7 @@ struct tiled_class {
     uint32_t few_types;
     /** Convert a row of x to f32. */
     void (*read_row)(const void *x, uint32_t type, int64_t count, float *out);
-    /** Pack one converted row into the chunk at place `row`; returns the row's
-     *  scale (1 where x is not quantized). May overwrite x. */
-    float (*pack_row)(const struct tiled_bound *bound, float *x, const kry_linear *linear,
-                      int32_t row, int32_t rows, void *packed, float *sums);
+    tiled_pack_row *pack_row;
     /** Compute tiles [begin, end) of the work and store them in y. */
     void (*compute)(const struct tiled_work *work, int64_t tile_begin, int64_t tile_end);
     /** Or the same for all chunks of a pass, which have equally many rows. */
@@ -101,25 +103,19 @@ int64_t tiled_can_implement(const kry_linear *linear, kry_refusal *refusal);
  *  with a NaN or an infinity has no quantized values: its scale is NaN, and so is its y. */
 float tiled_quantize_row(float *x, int64_t in_features);
 
-/** pack_row for x as f32: [octets][8 fields][rows] of f32. */
-float tiled_pack_f32(const struct tiled_bound *bound, float *x, const kry_linear *linear,
-                     int32_t row, int32_t rows, void *packed, float *sums);
+/** x as f32: [octets][8 fields][rows] of f32. */
+tiled_pack_row tiled_pack_f32;
 /** The same over 2^f for a code that lies f bits up in its word and is not the word's last, so that
  *  codes can be multiplied where they lie. */
-float tiled_pack_f32_in_place(const struct tiled_bound *bound, float *x, const kry_linear *linear,
-                              int32_t row, int32_t rows, void *packed, float *sums);
+tiled_pack_row tiled_pack_f32_in_place;
 /** As bf16 pairs: [octets][4][rows] of u32, field i in the low half, i + 4 in the high one. */
-float tiled_pack_bf16(const struct tiled_bound *bound, float *x, const kry_linear *linear,
-                      int32_t row, int32_t rows, void *packed, float *sums);
+tiled_pack_row tiled_pack_bf16;
 /** As exact sums of two bf16 (x came from f16): [octets][4][2 parts][rows] of u32. */
-float tiled_pack_bf16x2(const struct tiled_bound *bound, float *x, const kry_linear *linear,
-                        int32_t row, int32_t rows, void *packed, float *sums);
+tiled_pack_row tiled_pack_bf16x2;
 /** As int8 a token: [octets][2][rows] of 4 bytes, columns 0-3 and 4-7. */
-float tiled_pack_int8(const struct tiled_bound *bound, float *x, const kry_linear *linear,
-                      int32_t row, int32_t rows, void *packed, float *sums);
+tiled_pack_row tiled_pack_int8;
 /** As pairs of i16: [octets][4][rows] of 4 bytes, columns 0 and 2, 1 and 3, 4 and 6, 5 and 7. */
-float tiled_pack_int16(const struct tiled_bound *bound, float *x, const kry_linear *linear,
-                       int32_t row, int32_t rows, void *packed, float *sums);
+tiled_pack_row tiled_pack_int16;
 
 /**
  * Define the function compute of a class whose micro-kernels are the inline function BLOCK(work,
