@@ -5,6 +5,7 @@
 
 #include "applying.h"
 #include "bench_race.h"
+#include "layer_options.h"
 #include "model.h"
 #include "progress.h"
 #include "shapes.h"
@@ -16,22 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    OPTION_IN_FEATURES = OPTION_OWN,
-    OPTION_OUT_FEATURES,
-    OPTION_GROUP_SIZE,
-    OPTION_WEIGHT_TYPE,
-    OPTION_X_TYPE,
-    OPTION_MILLISECONDS,
-};
+enum { OPTION_MILLISECONDS = OPTION_OWN };
 
 static const struct own_option own[] = {
-    {"in-features", "K", "a layer given by options", OPTION_IN_FEATURES},
-    {"out-features", "N", "its out_features", OPTION_OUT_FEATURES},
-    {"group-size", "G", "columns of a group, -1: one group a channel; default 128",
-     OPTION_GROUP_SIZE},
-    {"weight-type", "TYPE", "u4b8 (default), u4, u8b128, u8", OPTION_WEIGHT_TYPE},
-    {"x-type", "TYPE", "f16, bf16 (default), f32", OPTION_X_TYPE},
+    LAYER_OPTIONS,
     {"milliseconds", "T", "how long to measure each m; default 500", OPTION_MILLISECONDS},
     RACE_OPTIONS,
     {NULL, NULL, NULL, 0},
@@ -250,37 +239,15 @@ static int measure_all(const struct bench_setting *setting, const struct items *
 
 /* ---- the command --------------------------------------------------------------------- */
 
-static bool take_word(struct arguments *arguments, const char *name,
-                      bool (*parse)(const char *, uint32_t *), const char *words, uint32_t *out) {
-    if (parse(arguments->value, out))
-        return true;
-    arguments->exit_code = complain_usage(arguments->command, "--%s: '%s' is none of %s", name,
-                                          arguments->value, words);
-    return false;
-}
-
 /** Store an option of our own. Returns false after a complaint. */
 static bool read_option(struct arguments *arguments, int option, struct request *request) {
-    kry_linear *linear = &request->linear;
-    request->described = request->described || option < OPTION_MILLISECONDS;
-    switch (option) {
-    case OPTION_IN_FEATURES:
-        return arguments_int(arguments, "in-features", 1, KRY_FEATURES_MAX, &linear->in_features);
-    case OPTION_OUT_FEATURES:
-        return arguments_int(arguments, "out-features", 1, KRY_FEATURES_MAX, &linear->out_features);
-    case OPTION_GROUP_SIZE:
-        return arguments_int(arguments, "group-size", -1, KRY_FEATURES_MAX, &linear->group_size);
-    case OPTION_WEIGHT_TYPE:
-        return take_word(arguments, "weight-type", parse_weight_type, weight_type_words,
-                         &linear->weight_type);
-    case OPTION_X_TYPE:
-        return take_word(arguments, "x-type", parse_type, type_words, &linear->x_type);
-    case OPTION_MILLISECONDS:
+    request->described = request->described || option_describes_layer(option);
+    if (is_layer_option(option))
+        return layer_option_read(arguments, option, &request->linear);
+    if (option == OPTION_MILLISECONDS)
         return arguments_int(arguments, "milliseconds", 1, MILLISECONDS_MOST,
                              &request->milliseconds);
-    default:
-        return race_request_read(arguments, option, &request->race);
-    }
+    return race_request_read(arguments, option, &request->race);
 }
 
 /** What is wrong with the request, or NULL. A race may do without a layer of its own. */
@@ -354,10 +321,7 @@ static int bench_layers(const struct arguments *arguments, const struct request 
 
 static int run(struct arguments *arguments) {
     struct request request = {
-        .linear = KRY_INIT(kry_linear), .milliseconds = 500, .race = race_request_begin()};
-    request.linear.group_size = 128;
-    request.linear.weight_type = KRY_WEIGHT_U4B8;
-    request.linear.x_type = KRY_TYPE_BF16;
+        .linear = layer_options_begin(), .milliseconds = 500, .race = race_request_begin()};
     int option;
     while ((option = arguments_next(arguments)) != OPTION_END)
         if (option == OPTION_STOP || !read_option(arguments, option, &request))

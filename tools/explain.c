@@ -1,7 +1,7 @@
 /*
  * kernelry explain: the kernels that were asked for a layer, in order, with their answers.
  */
-#include "command.h"
+#include "layer_options.h"
 #include "model.h"
 #include "report.h"
 #include "shapes.h"
@@ -11,40 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    OPTION_IN_FEATURES = OPTION_OWN,
-    OPTION_OUT_FEATURES,
-    OPTION_GROUP_SIZE,
-    OPTION_WEIGHT_TYPE,
-    OPTION_X_TYPE,
-    OPTION_Y_TYPE,
-    OPTION_SCALE_TYPE,
-    OPTION_FULL_IN_FEATURES,
-    OPTION_K_OFFSET,
-    OPTION_ACT_ORDER,
-    OPTION_ACTIVATION,
-    OPTION_ALLOW, /* those before describe a layer */
-    OPTION_LAYER,
-    OPTION_TP,
-    OPTION_RANK
-};
+enum { OPTION_LAYER = OPTION_OWN, OPTION_TP, OPTION_RANK };
 
 static const struct own_option own_options[] = {
-    {"in-features", "K", "of this partition", OPTION_IN_FEATURES},
-    {"out-features", "N", "of this partition", OPTION_OUT_FEATURES},
-    {"group-size", "G", "columns of a group, -1: one group a channel; default 128",
-     OPTION_GROUP_SIZE},
-    {"weight-type", "TYPE", "u4b8 (default), u4, u8b128, u8", OPTION_WEIGHT_TYPE},
-    {"x-type", "TYPE", "f16, bf16 (default), f32", OPTION_X_TYPE},
-    {"y-type", "TYPE", "default: as x", OPTION_Y_TYPE},
-    {"scale-type", "TYPE", "default: as x", OPTION_SCALE_TYPE},
-    {"full-in-features", "K", "of the full layer; default: K", OPTION_FULL_IN_FEATURES},
-    {"k-offset", "K", "where a row-parallel partition starts; default 0", OPTION_K_OFFSET},
-    {"act-order", NULL, "columns name their groups (GPTQ desc_act)", OPTION_ACT_ORDER},
-    {"activation-quantization", "HOW", "int8_token, fp8_e4m3_token: what the model wants",
-     OPTION_ACTIVATION},
-    {"allow", "WHAT", "int8: x may be quantized inside though the model does not ask",
-     OPTION_ALLOW},
+    LAYER_OPTIONS,
+    LAYER_OPTIONS_MORE,
     {"layer", "NAME", "of MODEL: a stored or fused layer, numbers may be *", OPTION_LAYER},
     {"tp", "RANKS", "split it as tensor-parallel stacks do", OPTION_TP},
     {"rank", "RANK", "that partition alone; default: all that differ", OPTION_RANK},
@@ -165,56 +136,17 @@ static int explain_model(struct report *report, const struct request *request, c
 
 /* ---- the command --------------------------------------------------------------------- */
 
-static bool take_word(struct arguments *arguments, const char *name,
-                      bool (*parse)(const char *, uint32_t *), const char *words, uint32_t *out) {
-    if (parse(arguments->value, out))
-        return true;
-    arguments->exit_code = complain_usage(arguments->command, "--%s: '%s' is none of %s", name,
-                                          arguments->value, words);
-    return false;
-}
-
 /* Store an option of the subcommand. Returns false after a complaint. */
 static bool take(struct arguments *arguments, int option, struct request *request) {
-    kry_linear *linear = &request->linear;
-    request->described = request->described || option < OPTION_ALLOW;
-    switch (option) {
-    case OPTION_IN_FEATURES:
-        return arguments_int(arguments, "in-features", 1, KRY_FEATURES_MAX, &linear->in_features);
-    case OPTION_OUT_FEATURES:
-        return arguments_int(arguments, "out-features", 1, KRY_FEATURES_MAX, &linear->out_features);
-    case OPTION_GROUP_SIZE:
-        return arguments_int(arguments, "group-size", -1, KRY_FEATURES_MAX, &linear->group_size);
-    case OPTION_FULL_IN_FEATURES:
-        return arguments_int(arguments, "full-in-features", 1, KRY_FEATURES_MAX,
-                             &linear->full_in_features);
-    case OPTION_K_OFFSET:
-        return arguments_int(arguments, "k-offset", 0, KRY_FEATURES_MAX, &linear->k_offset);
-    case OPTION_WEIGHT_TYPE:
-        return take_word(arguments, "weight-type", parse_weight_type, weight_type_words,
-                         &linear->weight_type);
-    case OPTION_X_TYPE:
-        return take_word(arguments, "x-type", parse_type, type_words, &linear->x_type);
-    case OPTION_Y_TYPE:
-        return take_word(arguments, "y-type", parse_type, type_words, &linear->y_type);
-    case OPTION_SCALE_TYPE:
-        return take_word(arguments, "scale-type", parse_type, type_words, &linear->scale_type);
-    case OPTION_ACTIVATION:
-        return take_word(arguments, "activation-quantization", parse_activation, activation_words,
-                         &linear->activation_quantization);
-    case OPTION_ALLOW:
-        return take_word(arguments, "allow", parse_allowed, "int8", &linear->allowed);
-    case OPTION_TP:
+    request->described = request->described || option_describes_layer(option);
+    if (is_layer_option(option))
+        return layer_option_read(arguments, option, &request->linear);
+    if (option == OPTION_TP)
         return arguments_int(arguments, "tp", 1, RANKS_MOST, &request->ranks);
-    case OPTION_RANK:
+    if (option == OPTION_RANK)
         return arguments_int(arguments, "rank", 0, RANKS_MOST - 1, &request->rank);
-    case OPTION_LAYER:
-        request->layer = arguments->value;
-        return true;
-    default: /* OPTION_ACT_ORDER */
-        linear->act_order = 1;
-        return true;
-    }
+    request->layer = arguments->value;
+    return true;
 }
 
 /* A layer comes from exactly one place, and options of the others are not ignored. */
@@ -281,10 +213,7 @@ static int report_all(struct arguments *arguments, const struct request *request
 }
 
 static int run(struct arguments *arguments) {
-    struct request request = {.linear = KRY_INIT(kry_linear), .ranks = 1, .rank = -1};
-    request.linear.group_size = 128;
-    request.linear.weight_type = KRY_WEIGHT_U4B8;
-    request.linear.x_type = KRY_TYPE_BF16;
+    struct request request = {.linear = layer_options_begin(), .ranks = 1, .rank = -1};
     int option;
     while ((option = arguments_next(arguments)) != OPTION_END)
         if (option == OPTION_STOP || !take(arguments, option, &request))
