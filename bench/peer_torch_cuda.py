@@ -3,42 +3,29 @@
 import time
 
 from peer import need, serve
+from torch_int4 import TorchInt4
 
 INNER_TILES = 8  # of K, as PyTorch's own tools choose them
 TURNS_LEAST = 64  # applies in a graph
 
 
-class Peer:
+class Peer(TorchInt4):
     def __init__(self, compute, _threads):
-        import torch
-
-        need(compute == "bf16", f"computes in bf16, not in {compute}")
-        need(torch.cuda.is_available(), "PyTorch finds no CUDA device")
-        self.torch = torch
-        self.version = torch.__version__
-        torch.set_grad_enabled(False)
-        self.stream = torch.cuda.Stream()
+        super().__init__(compute)
+        need(self.torch.cuda.is_available(), "PyTorch finds no CUDA device")
+        self.stream = self.torch.cuda.Stream()
         self.release()
 
     def build(self, layer, copies):
         torch = self.torch
-        need(layer.bits == 4, "weights of 4 bits")
-        need(layer.group_size in (32, 64, 128, 256), "groups of 32, 64, 128 or 256")
-        need(layer.k % (16 * INNER_TILES) == 0, f"K a multiple of {16 * INNER_TILES}")
-        need(layer.k % layer.group_size == 0, "K a multiple of the group")
-        need(layer.n % 8 == 0, "N a multiple of 8")
-        self.group_size = layer.group_size
+        self.accept(layer, 16 * INNER_TILES, 8)
         for index in range(copies):
             codes, scales, zero_points = layer.copy(index)
             packed = torch.ops.aten._convert_weight_to_int4pack(
                 torch.from_numpy(codes[:, 0::2] << 4 | codes[:, 1::2]).cuda(), INNER_TILES
             )
-            # A weight is (code - 8) * scale + zero.
-            zeros = scales * 0
-            if zero_points is not None:
-                zeros = scales * (8 - zero_points.astype("float32"))
-            both = torch.stack([torch.from_numpy(scales.T), torch.from_numpy(zeros.T)], -1)
-            self.weights.append((packed, both.contiguous().to(torch.bfloat16).cuda()))
+            both = self.scales_and_zeros(scales, zero_points)
+            self.weights.append((packed, both.cuda()))
         self.outputs = [None] * copies
 
     def bind(self, m, x):
@@ -79,7 +66,7 @@ class Peer:
 
     def release(self):
         self.graph = None
-        self.weights, self.outputs = [], []
+        super().release()
         self.torch.cuda.empty_cache()
 
 
