@@ -44,6 +44,8 @@ struct host_services {
 void core_host_init(struct host_services *services, const kry_host *embedder,
                     bool read_environment);
 /** Copy an embedder's services; KRY_E_ARGUMENT: allocate without release, or the other way. */
+/** Warn of a KERNELRY_THREADS that the CPU platform's plugin, which has no log, cannot follow. */
+void core_host_check_threads(const struct host_services *services);
 kry_status core_host_copy(kry_host *to, const kry_host *from);
 void core_log(const struct host_services *services, int32_t level, const char *format, ...)
     KRY_PRINTF(3, 4);

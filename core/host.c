@@ -5,6 +5,7 @@
  */
 #include "core.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,6 +84,23 @@ void core_host_init(struct host_services *services, const kry_host *embedder,
                                    .release = offered_release,
                                    .parallel_for = offered_parallel_for,
                                    .parallelism = offered_parallelism};
+}
+
+void core_host_check_threads(const struct host_services *services) {
+    enum { THREADS_MOST = 4096 };
+    const char *text = secure_getenv("KERNELRY_THREADS");
+    if (text == NULL)
+        return;
+    char *end;
+    errno = 0;
+    long threads = strtol(text, &end, 10);
+    bool number = *text >= '0' && *text <= '9' && *end == '\0' && errno == 0;
+    if (!number || threads < 1 || threads > THREADS_MOST)
+        core_log(
+            services, KRY_LOG_WARNING,
+            "KERNELRY_THREADS is '%s', expected a number from 1 to %d: not followed, there are "
+            "as many threads as CPUs",
+            text, THREADS_MOST);
 }
 
 kry_status core_host_copy(kry_host *to, const kry_host *from) {

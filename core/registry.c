@@ -57,6 +57,8 @@ static kry_status fill(kry_registry *registry, const kry_registry_options *optio
         const kry_platform *cpu =
             core_order_platform(registry->plugins, registry->plugin_count, "cpu");
         registry->services.platform = cpu != NULL ? cpu->host : NULL;
+        if (!(options->flags & KRY_REGISTRY_NO_ENVIRONMENT))
+            core_host_check_threads(&registry->services);
         core_overrides_warn_unused(&overrides, &registry->services);
         registry->directories = found.directories;
         registry->directory_count = found.directory_count;

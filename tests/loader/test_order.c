@@ -372,6 +372,32 @@ static void fifty_plugins_are_ordered_with_noop_last(void **state) {
     kry_registry_close(&registry);
 }
 
+static void number_of_threads_that_is_none_warns(void **state) {
+    (void)state;
+    static const char *const bad[] = {"two", "0", "-1", "", "3 ", "4097", "99999999999999999999"};
+    const char *paths[1] = {scratch_folder()};
+    kry_registry_options options = closed_options(paths, 1);
+    options.flags &= ~(uint32_t)KRY_REGISTRY_NO_ENVIRONMENT;
+    static log_lines log;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        log_init(&log);
+        setenv("KERNELRY_THREADS", bad[i], 1);
+        kry_registry *registry = open_options(options, &log);
+        unsetenv("KERNELRY_THREADS");
+        assert_int_equal(log.warnings, 1);
+        char quoted[32];
+        snprintf(quoted, sizeof quoted, "'%s'", bad[i]);
+        assert_non_null(strstr(log.text, quoted));
+        kry_registry_close(&registry);
+    }
+    log_init(&log);
+    setenv("KERNELRY_THREADS", "4096", 1);
+    kry_registry *registry = open_options(options, &log);
+    unsetenv("KERNELRY_THREADS");
+    assert_int_equal(log.warnings, 0);
+    kry_registry_close(&registry);
+}
+
 static void registry_without_plugins_is_no_error(void **state) {
     (void)state;
     const char *paths[1] = {scratch_folder()};
@@ -408,6 +434,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(path_that_is_empty_is_refused),
         cmocka_unit_test(plugin_info_tells_what_the_note_says),
         cmocka_unit_test(fifty_plugins_are_ordered_with_noop_last),
+        cmocka_unit_test(number_of_threads_that_is_none_warns),
         cmocka_unit_test(registry_without_plugins_is_no_error),
     };
     return cmocka_run_group_tests_name("loader order", tests, NULL, NULL) ? 1 : 0;
