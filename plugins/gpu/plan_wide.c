@@ -85,21 +85,24 @@ struct wide_cost {
     double bits8;   /* a stage of 8 bits over one of 4 */
 };
 static const struct wide_cost costs[] = {
-    {0, 231, 1.31, 1.9},    {812, 380, 1.0, 1.9},   {1301, 459, 1.67, 1.9}, {0, 258, 1.31, 1.9},
-    {1086, 449, 1.1, 1.9},  {0, 933, 1.22, 1.9},    {1398, 524, 1.41, 1.4}, {514, 825, 1.0, 1.4},
-    {9470, 1275, 1.0, 1.3}, {3421, 1226, 1.0, 1.3},
+    {0, 256, 1.33, 1.9},     {776, 370, 1.13, 1.9},  {1163, 492, 1.63, 1.9}, {0, 301, 1.19, 1.9},
+    {893, 483, 1.2, 1.9},    {215, 967, 1.31, 1.9},  {1959, 536, 1.41, 1.4}, {2013, 780, 1.0, 1.4},
+    {12233, 1207, 1.0, 1.3}, {2964, 1429, 1.0, 1.3},
 };
 _Static_assert(sizeof costs / sizeof *costs == TILES, "one for each tile");
 
-enum {
-    LAUNCH_NS = 1112,
-    FULL_NS = 740, /* more where the next grid cannot begin beside this one */
-};
+enum { LAUNCH_NS = 1732 };
+
+/** A stage of entries for any groups over one of others, with few rows and with many; and where
+ *  their blocks share a multiprocessor over one alone. */
+#define ANY_FEW 0.81
+#define ANY_MANY 0.62
+#define ANY_CROWDED 2.16
 
 /** What sharing an output tile among so many blocks costs. */
 static double join_ns(int32_t cluster, int32_t m) {
-    static const int32_t few_rows[GPU_CLUSTER_MAX] = {0, 708, 1648, 1089, 1560, 1182, 1800, 807};
-    return few_rows[cluster - 1] * (1 + 1.319 * m / 64);
+    static const int32_t few_rows[GPU_CLUSTER_MAX] = {0, 223, 1180, 675, 942, 893, 1300, 452};
+    return few_rows[cluster - 1] * (1 + 1.585 * m / 64);
 }
 
 /** The longer of what its stages take and of reading the weights at 3 TB/s. */
@@ -112,10 +115,14 @@ static double cost_of(const struct gpu_facts *facts, const struct gpu_layout *la
         (double)gpu_ceil_div(gpu_ceil_div(layout->k_tiles, GPU_WIDE_TILES_K), c->cluster);
     int64_t multiprocessors = facts->multiprocessors != 0 ? facts->multiprocessors : 132;
     bool full = t->resident > 1 && c->clusters * c->cluster > multiprocessors;
-    double stage = cost->stage * (layout->bits == 4 ? 1 : cost->bits8) * (full ? cost->crowded : 1);
-    double work = LAUNCH_NS + (full ? FULL_NS : 0) +
-                  rounds * (cost->begin + join_ns(c->cluster, t->m) + stages * stage);
-    double read = 1000 + 1.134 * (double)(layout->bytes - layout->scales_at) / 3000;
+    bool any = has_any_groups(layout);
+    double stage = cost->stage * (layout->bits == 4 ? 1 : cost->bits8);
+    if (any)
+        stage *= t->m > 16 ? ANY_MANY : ANY_FEW;
+    if (full)
+        stage *= any ? ANY_CROWDED : cost->crowded;
+    double work = LAUNCH_NS + rounds * (cost->begin + join_ns(c->cluster, t->m) + stages * stage);
+    double read = 1000 + 1.08 * (double)(layout->bytes - layout->scales_at) / 3000;
     return work > read ? work : read;
 }
 
