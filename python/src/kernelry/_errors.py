@@ -26,6 +26,8 @@ class Status(enum.IntEnum):
     UNSUPPORTED = 12
     NOT_FOUND = 13
     STATE = 14
+    FOREIGN = 15
+    STALE = 16
 
 
 class Error(Exception):
