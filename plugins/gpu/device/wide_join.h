@@ -87,16 +87,16 @@ GPU_DEVICE void gpu_wide_join(const gpu_apply_params &p, const gpu_wide_progress
     int32_t feature = gpu_wide_panel<S>(p, at) * GPU_PANEL_N, row = gpu_wide_row<S>(p, at);
 #pragma unroll
     for (int chunk = 0; chunk < CHUNKS; chunk++) {
-        if (ranks == 1) {
-            gpu_wide_hand_out<S>(shared, ranks, chunk, c);
-            gpu_part_barrier(S::WORKERS);
-        } else {
+        if (ranks > 1) {
             if (worker == 0)
                 gpu_mbarrier_expect(&barriers->ready, (end - begin) * ranks * (S::TURNS * 16));
             gpu_mbarrier_wait_peers(&barriers->free, phase ^ 1);
-            gpu_wide_hand_out<S>(shared, ranks, chunk, c);
-            gpu_mbarrier_wait_peers(&barriers->ready, phase);
         }
+        gpu_wide_hand_out<S>(shared, ranks, chunk, c);
+        if (ranks > 1)
+            gpu_mbarrier_wait_peers(&barriers->ready, phase);
+        else
+            gpu_part_barrier(S::WORKERS);
         for (uint32_t v = begin + worker; v < end; v += S::WORKERS) {
             float total[4] = {0, 0, 0, 0};
             for (uint32_t from = 0; from < ranks * S::TURNS; from++) {
