@@ -88,7 +88,7 @@ def quantized(rng):
         g_idx = numpy.arange(k) // group_size if group_size > 0 else numpy.zeros(k, int)
         if act_order:
             g_idx = rng.permutation(g_idx)
-        scales = rng.uniform(0.01, 0.1, (n, groups)).astype(scale_type)
+        scales = (rng.integers(10, 103, (n, groups)) / 1024).astype(scale_type)  # exact in bf16, too
         return Quantized(rng.integers(0, 2**bits, (n, k)), scales,
                          rng.integers(0, 2**bits, (n, groups)) if zeros else None,
                          g_idx.astype(numpy.int32), bits)
