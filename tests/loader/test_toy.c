@@ -52,6 +52,23 @@ static void move_to_device(stored_weights *stored) {
     stored->weights.memory = KRY_MEMORY_DEVICE;
 }
 
+/* The arguments of a preparation of the layer's weights, and its sizes. */
+static kry_prepare_args arguments_of(const applied_layer *layer, kry_sizes *sizes) {
+    kry_prepare_args args = KRY_INIT(kry_prepare_args);
+    *sizes = KRY_INIT(kry_sizes);
+    assert_int_equal(kry_layer_sizes(layer->layer, sizes), KRY_OK);
+    args.weights = &layer->stored.weights;
+    return args;
+}
+
+/* Room for so many bytes, filled with what nobody wrote. */
+static void *make_room(uint64_t bytes) {
+    uint64_t whole = (bytes + KRY_ALIGNMENT) / KRY_ALIGNMENT * KRY_ALIGNMENT;
+    void *room = aligned_alloc(KRY_ALIGNMENT, whole);
+    assert_non_null(room);
+    return memset(room, 0xcd, whole);
+}
+
 static void assert_applies(applied_layer *layer, mock_stream *stream) {
     poison(layer);
     layer->args.stream = stream;
@@ -130,14 +147,9 @@ static void reload_on_the_device_stays_at_its_address(void **state) {
     kry_linear linear = shard();
     applied_layer layer;
     make_on_toy(&linear, &layer);
-    kry_sizes sizes = KRY_INIT(kry_sizes);
-    assert_int_equal(kry_layer_sizes(layer.layer, &sizes), KRY_OK);
-    uint64_t bytes = (sizes.prepared_bytes + KRY_ALIGNMENT) / KRY_ALIGNMENT * KRY_ALIGNMENT;
-    unsigned char *memory = aligned_alloc(KRY_ALIGNMENT, bytes);
-    assert_non_null(memory);
-    memset(memory, 0xcd, bytes);
-    kry_prepare_args args = KRY_INIT(kry_prepare_args);
-    args.weights = &layer.stored.weights;
+    kry_sizes sizes;
+    kry_prepare_args args = arguments_of(&layer, &sizes);
+    unsigned char *memory = make_room(sizes.prepared_bytes);
     args.prepared = mock_tag(memory);
     args.prepared_bytes = sizes.prepared_bytes;
     args.prepared_memory = KRY_MEMORY_DEVICE;
@@ -163,13 +175,9 @@ static void scratch_of_the_caller_lies_on_the_device(void **state) {
     kry_linear linear = shard();
     applied_layer layer;
     make_on_toy(&linear, &layer);
-    kry_sizes sizes = KRY_INIT(kry_sizes);
-    assert_int_equal(kry_layer_sizes(layer.layer, &sizes), KRY_OK);
-    uint64_t bytes = (sizes.prepare_scratch_bytes + KRY_ALIGNMENT) / KRY_ALIGNMENT * KRY_ALIGNMENT;
-    void *scratch = aligned_alloc(KRY_ALIGNMENT, bytes);
-    assert_non_null(scratch);
-    kry_prepare_args args = KRY_INIT(kry_prepare_args);
-    args.weights = &layer.stored.weights;
+    kry_sizes sizes;
+    kry_prepare_args args = arguments_of(&layer, &sizes);
+    void *scratch = make_room(sizes.prepare_scratch_bytes);
     args.scratch = mock_tag(scratch);
     args.scratch_bytes = sizes.prepare_scratch_bytes;
     for (int on_device = 0; on_device < 2; on_device++) {
@@ -177,7 +185,7 @@ static void scratch_of_the_caller_lies_on_the_device(void **state) {
             move_to_device(&layer.stored);
         if (kry_layer_prepare(layer.layer, &args) != KRY_OK)
             fail_msg("%s", kry_error_message());
-        memset(scratch, 0xee, bytes);
+        memset(scratch, 0xee, sizes.prepare_scratch_bytes);
         assert_applies(&layer, NULL);
     }
     free_layer(&layer);
@@ -190,12 +198,9 @@ static void platform_that_fails_is_told_with_its_reason(void **state) {
     kry_linear linear = shard();
     applied_layer layer;
     make_on_toy(&linear, &layer);
-    kry_sizes sizes = KRY_INIT(kry_sizes);
-    assert_int_equal(kry_layer_sizes(layer.layer, &sizes), KRY_OK);
-    uint64_t bytes = (sizes.prepare_scratch_bytes + KRY_ALIGNMENT) / KRY_ALIGNMENT * KRY_ALIGNMENT;
-    kry_prepare_args args = KRY_INIT(kry_prepare_args);
-    args.weights = &layer.stored.weights;
-    args.scratch = aligned_alloc(KRY_ALIGNMENT, bytes);
+    kry_sizes sizes;
+    kry_prepare_args args = arguments_of(&layer, &sizes);
+    args.scratch = make_room(sizes.prepare_scratch_bytes);
     args.scratch_bytes = sizes.prepare_scratch_bytes;
     assert_int_equal(kry_layer_prepare(layer.layer, &args), KRY_E_ARGUMENT);
     if (strstr(kry_error_message(), ": copy: a pointer is not of the memory it is said to be") ==
@@ -234,12 +239,9 @@ static void weights_prepared_in_host_memory_are_not_applied_on_a_device(void **s
     kry_linear linear = shard();
     applied_layer layer;
     make_on_toy(&linear, &layer);
-    kry_sizes sizes = KRY_INIT(kry_sizes);
-    assert_int_equal(kry_layer_sizes(layer.layer, &sizes), KRY_OK);
-    uint64_t bytes = (sizes.prepared_bytes + KRY_ALIGNMENT) / KRY_ALIGNMENT * KRY_ALIGNMENT;
-    kry_prepare_args args = KRY_INIT(kry_prepare_args);
-    args.weights = &layer.stored.weights;
-    args.prepared = aligned_alloc(KRY_ALIGNMENT, bytes);
+    kry_sizes sizes;
+    kry_prepare_args args = arguments_of(&layer, &sizes);
+    args.prepared = make_room(sizes.prepared_bytes);
     args.prepared_bytes = sizes.prepared_bytes;
     args.prepared_memory = KRY_MEMORY_HOST;
     if (kry_layer_prepare(layer.layer, &args) == KRY_OK) {
