@@ -133,7 +133,7 @@ INLINE void finish(const struct tiled_work *work, int64_t tile, int32_t row, __m
     if (row >= work->chunk.used)
         return;
     int64_t left = linear->out_features - tile * TILE_N;
-    __mmask16 mask = left >= TILE_N ? 0xffff : (__mmask16)((1u << (uint32_t)left) - 1);
+    __mmask16 mask = (__mmask16)(left >= TILE_N ? 0xffffu : (1u << (uint32_t)left) - 1);
     size_t bytes = kry_type_bytes(linear->y_type);
     if (work->args->bias != NULL)
         total = _mm512_add_ps(
@@ -220,7 +220,7 @@ INLINE void run_block(const struct block_variant *variants, const struct tiled_w
 static inline void read_row(const void *x, uint32_t type, int64_t count, float *out) {
     size_t bytes = kry_type_bytes(type);
     for (int64_t k = 0; k < count; k += 16) {
-        __mmask16 mask = count - k >= 16 ? 0xffff : (__mmask16)((1u << (uint32_t)(count - k)) - 1);
+        __mmask16 mask = (__mmask16)(count - k >= 16 ? 0xffffu : (1u << (uint32_t)(count - k)) - 1);
         _mm512_mask_storeu_ps(out + k, mask,
                               load_16((const uint8_t *)x + (size_t)k * bytes, type, mask));
     }
