@@ -241,23 +241,24 @@ static kry_status launch_run(const struct application *a, int64_t row,
                             : status;
 }
 
-static kry_status launch_all(const struct application *a) {
-    struct gpu_plan plan;
-    kry_status status = KRY_OK;
-    for (int64_t row = 0; row < a->args->m && status == KRY_OK; row += plan.rows) {
-        plan_run(a, row, &plan);
-        status = launch_run(a, row, &plan);
+/* `plan` is the first run's. */
+static kry_status launch_all(const struct application *a, struct gpu_plan *plan) {
+    kry_status status = launch_run(a, 0, plan);
+    for (int64_t row = plan->rows; row < a->args->m && status == KRY_OK; row += plan->rows) {
+        plan_run(a, row, plan);
+        status = launch_run(a, row, plan);
     }
     return status;
 }
 
-/* What would fail is told before anything is launched: all runs but the last are alike. */
-static kry_status check_all(const struct application *a) {
-    struct gpu_plan plan;
-    plan_run(a, 0, &plan);
-    kry_status status = check_plan(a, &plan);
-    int64_t last = (a->args->m - 1) / plan.rows * plan.rows;
+/* What would fail is told before anything is launched: all runs but the last are like the first,
+ * whose plan is given out. */
+static kry_status check_all(const struct application *a, struct gpu_plan *first) {
+    plan_run(a, 0, first);
+    kry_status status = check_plan(a, first);
+    int64_t last = (a->args->m - 1) / first->rows * first->rows;
     if (status == KRY_OK && last > 0) {
+        struct gpu_plan plan;
         plan_run(a, last, &plan);
         status = check_plan(a, &plan);
     }
@@ -272,15 +273,16 @@ static kry_status apply(const kry_binding *binding, const kry_apply_args *args) 
                             .bound = binding->bound,
                             .x_unit = gpu_x_unit(args->x, args->x_stride, args->m)};
     struct gpu_scope scope;
+    struct gpu_plan plan;
     if (a.code == NULL)
         return gpu_fail(KRY_E_STATE, "device %s:%d is not opened", binding->device->platform,
                         binding->device->ordinal);
-    kry_status status = check_all(&a);
+    kry_status status = check_all(&a, &plan);
     if (status == KRY_OK)
         status = driver->enter(binding->device, &scope);
     if (status != KRY_OK)
         return status;
-    status = launch_all(&a);
+    status = launch_all(&a, &plan);
     driver->leave(&scope);
     return status;
 }

@@ -306,6 +306,14 @@ static struct gpu_launch launch_for(const char *entry, int64_t threads) {
     return launch;
 }
 
+/** Blocks of 256 threads, of so many units of work and bytes of shared memory. */
+static struct gpu_launch launch_of_units(const char *entry, int64_t units, uint32_t shared_bytes) {
+    struct gpu_launch launch = launch_for(entry, 0);
+    launch.grid = (uint32_t)(units < 1 ? 1 : minimum(units, 65535));
+    launch.shared_bytes = shared_bytes;
+    return launch;
+}
+
 /** The names of what a plan launches, and why. */
 static void plan_words(const kry_linear *linear, const struct gpu_layout *layout,
                        const struct candidate *c, struct gpu_plan *out) {
@@ -334,9 +342,9 @@ static void plan_words(const kry_linear *linear, const struct gpu_layout *layout
 
 /** Shared memory of a row of x from which columns are gathered; 0: there is not enough, or none
  *  is needed. */
-static int64_t arrange_shared_bytes(const struct gpu_layout *layout) {
+static uint32_t arrange_shared_bytes(const struct gpu_layout *layout) {
     int64_t bytes = (layout->in_features * 2 + 15) / 16 * 16;
-    return layout->gathered && bytes <= 49152 ? bytes : 0;
+    return layout->gathered && bytes <= 49152 ? (uint32_t)bytes : 0;
 }
 
 /** Put x in order first, at the begin of the workspace, where it must be. */
@@ -348,9 +356,8 @@ static void arrange_rows(const struct gpu_layout *layout, bool arranged, struct 
     if (layout->gathered)
         parts = minimum(parts, gpu_ceil_div(ARRANGE_BLOCKS, out->rows));
     out->scratch_bytes = arranged_bytes(layout, out->rows);
-    out->arrange = launch_for("gpu_arrange", 0);
-    out->arrange.grid = (uint32_t)(minimum(out->rows, 65536 / parts) * parts);
-    out->arrange.shared_bytes = (uint32_t)arrange_shared_bytes(layout);
+    out->arrange = launch_of_units("gpu_arrange", minimum(out->rows, 65535 / parts) * parts,
+                                   arrange_shared_bytes(layout));
     out->arrange_parts = (int32_t)parts;
     out->arrange.early = out->main.early;
 }
@@ -508,7 +515,7 @@ struct gpu_arrange_params gpu_plan_arrange(const struct gpu_plan *plan,
         .parts = plan->arrange_parts,
         .unit = (int32_t)unit_of(gpu_x_unit(run->x, run->x_stride, run->m) |
                                  (uint64_t)layout->front * 2),
-        .in_shared = arrange_shared_bytes(layout) > 0,
+        .in_shared = plan->arrange.shared_bytes > 0,
     };
     return p;
 }
@@ -570,14 +577,6 @@ struct gpu_launch gpu_launch_sort(const struct gpu_layout *layout) {
 
 struct gpu_launch gpu_launch_fill_source(const struct gpu_layout *layout) {
     return launch_for("gpu_fill_source", layout->k_tiles * GPU_TILE_K);
-}
-
-/** Blocks of 256 threads, of so many units of work and bytes of shared memory. */
-static struct gpu_launch launch_of_units(const char *entry, int64_t units, uint32_t shared_bytes) {
-    struct gpu_launch launch = launch_for(entry, 0);
-    launch.grid = (uint32_t)(units < 1 ? 1 : minimum(units, 65535));
-    launch.shared_bytes = shared_bytes;
-    return launch;
 }
 
 /** Copies by turn.h of rows x columns in tiles of tile_rows x tile_columns. */

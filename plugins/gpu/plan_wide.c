@@ -12,15 +12,15 @@
 struct wide_tile {
     int32_t n;
     int32_t m;
-    int32_t workers; /* threads that multiply */
+    int32_t warpgroups; /* that multiply */
     int32_t turns;
     int32_t chunk;
     int32_t resident; /* blocks of a multiprocessor */
 };
-#define TILE(n_, m_, warpgroups, panels, turns_, chunk_, resident_, none)                          \
+#define TILE(n_, m_, warpgroups_, panels, turns_, chunk_, resident_, none)                         \
     {.n = n_,                                                                                      \
      .m = m_,                                                                                      \
-     .workers = (warpgroups)*128,                                                                  \
+     .warpgroups = warpgroups_,                                                                    \
      .turns = turns_,                                                                              \
      .chunk = chunk_,                                                                              \
      .resident = resident_},
@@ -51,7 +51,7 @@ static bool has_any_groups(const struct gpu_layout *layout) {
 
 static uint32_t shared_bytes_of(const struct wide_tile *t, int32_t bits, bool any) {
     int32_t stage = gpu_wide_stage_bytes(t->n, t->m, bits, any);
-    int32_t sums = gpu_wide_sum_bytes(t->workers / 128, t->turns, t->chunk);
+    int32_t sums = gpu_wide_sum_bytes(t->warpgroups, t->turns, t->chunk);
     int32_t stages = gpu_wide_stages(stage, sums, t->turns, t->resident);
     return (uint32_t)gpu_wide_shared_bytes(stage, sums, stages);
 }
@@ -153,10 +153,6 @@ static void name_entry(const struct wide_tile *t, const char *codes, const char 
              any ? "g" : "");
 }
 
-static uint32_t threads_of(const struct wide_tile *t) {
-    return (uint32_t)t->workers + (t->resident == 1 ? 128 : 32);
-}
-
 static void plan_of_candidate(const kry_linear *linear, const struct gpu_layout *layout,
                               const struct wide_candidate *c, int64_t rows, struct gpu_plan *out) {
     const struct wide_tile *t = c->tile;
@@ -171,7 +167,7 @@ static void plan_of_candidate(const kry_linear *linear, const struct gpu_layout 
     out->slots = slots_of(layout);
     out->box_rows = t->m;
     out->main.grid = (uint32_t)(c->clusters * c->cluster);
-    out->main.block = threads_of(t);
+    out->main.block = (uint32_t)gpu_wide_threads(t->warpgroups, t->resident);
     out->main.shared_bytes = shared_bytes_of(t, layout->bits, any);
     out->main.cluster = (uint32_t)c->cluster;
     out->main.early = 1;
@@ -186,7 +182,7 @@ struct gpu_launch gpu_wide_launch(uint32_t resident) {
     const struct wide_tile *t = tiles;
     while (t->resident != (int32_t)resident)
         t++;
-    struct gpu_launch launch = {.block = threads_of(t),
+    struct gpu_launch launch = {.block = (uint32_t)gpu_wide_threads(t->warpgroups, t->resident),
                                 .shared_bytes = shared_bytes_of(t, 4, true)};
     name_entry(t, "u4", "f16", true, &launch);
     return launch;

@@ -49,6 +49,12 @@ GPU_LAYOUT_FN GPU_CONSTANT int32_t gpu_wide_stage_bytes(int32_t n, int32_t m, in
     return (x + codes + gpu_wide_slots(any) * n * 3 + 1023) / 1024 * 1024;
 }
 
+/** Threads of a block: those that multiply, and a wave that copies, or a warpgroup of which one
+ * does where the others give their registers away. */
+GPU_LAYOUT_FN GPU_CONSTANT int32_t gpu_wide_threads(int32_t warpgroups, int32_t resident) {
+    return warpgroups * 128 + (resident == 1 ? 128 : 32);
+}
+
 /** Bytes of sums. */
 GPU_LAYOUT_FN GPU_CONSTANT int32_t gpu_wide_sum_bytes(int32_t warpgroups, int32_t turns,
                                                       int32_t chunk) {

@@ -52,6 +52,18 @@ GPU_DEVICE gpu_block_scale gpu_scale_of(uint32_t scales, uint32_t zeros) {
     return s;
 }
 
+/** The words of fragment j of a lane's codes of a tile: one of 4 bits, two of 8. */
+template <int BITS>
+GPU_DEVICE void gpu_fragment_words(const gpu_u32x4 codes[BITS / 4], int j, uint32_t words[2]) {
+    const gpu_u32x4 &v = codes[j * BITS / 16];
+    if (BITS == 4) {
+        words[0] = j == 0 ? v.x : j == 1 ? v.y : j == 2 ? v.z : v.w;
+    } else {
+        words[0] = j % 2 == 0 ? v.x : v.z;
+        words[1] = j % 2 == 0 ? v.y : v.w;
+    }
+}
+
 /** Two bytes of `word`, named by `selector` (a byte of a float each), less a zero point. */
 GPU_DEVICE uint32_t gpu_bf16x2_of_bytes(uint32_t word, uint32_t first, uint32_t second,
                                         uint32_t zero) {

@@ -147,18 +147,6 @@ GPU_DEVICE void gpu_stream_take(const unsigned char *stage, int tile, uint32_t l
         gpu_load_matrix_x4(o.x[i / 2][i % 2], x + i / 2 * 1024 + (x_at ^ (i % 2 * 64u)));
 }
 
-/** The words of fragment j: one of 4 bits, two of 8. */
-template <class S>
-GPU_DEVICE void gpu_stream_words(const gpu_u32x4 codes[S::LOADS], int j, uint32_t words[2]) {
-    const gpu_u32x4 &v = codes[j * S::BITS / 16];
-    if (S::BITS == 4) {
-        words[0] = j == 0 ? v.x : j == 1 ? v.y : j == 2 ? v.z : v.w;
-    } else {
-        words[0] = j % 2 == 0 ? v.x : v.z;
-        words[1] = j % 2 == 0 ? v.y : v.w;
-    }
-}
-
 /** Add the sums of a run with its scales, and where there are zero points take theirs away; the
  *  run's scales and zero points lie at `scales` and `zeros`. Sums stay in units of raw codes. */
 template <class S>
@@ -215,7 +203,7 @@ GPU_DEVICE void gpu_stream_multiply(const gpu_apply_params &p, const gpu_stream_
         for (int i = 0; i < S::RUN * S::FEATURES; i++) {
             int j = run * S::RUN + i / S::FEATURES, f = i % S::FEATURES;
             uint32_t words[2], left[4];
-            gpu_stream_words<S>(o.codes[f], j, words);
+            gpu_fragment_words<S::BITS>(o.codes[f], j, words);
             gpu_raw_codes<S::BITS, S::BF16>(words, left);
 #pragma unroll
             for (int b = 0; b < S::BLOCKS; b++)

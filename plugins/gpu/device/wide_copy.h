@@ -80,10 +80,19 @@ GPU_DEVICE void gpu_wide_copy_scales(const gpu_wide_source<S> &from, uint32_t gr
     }
 }
 
+/** Tell a stage's mbarrier what it waits for: x, codes, and the scales of so many groups. */
+template <class S>
+GPU_DEVICE void gpu_wide_expect(const gpu_wide_source<S> &from, uint32_t groups,
+                                gpu_mbarrier *full) {
+    uint32_t scale_bytes = from.zeros != nullptr ? GPU_PANEL_N * 3 : GPU_PANEL_N * 2;
+    gpu_mbarrier_expect(full, S::X_BYTES + static_cast<uint32_t>(from.panels) *
+                                               (S::TILES * S::PANEL_BYTES + groups * scale_bytes));
+}
+
 /** Copy the scales of a stage whose groups follow no pattern; its table says where they lie. */
 template <class S>
 GPU_DEVICE void gpu_wide_copy_any_scales(const gpu_wide_source<S> &from, uint32_t groups[S::BLOCKS],
-                                         uint32_t bytes, unsigned char *stage, unsigned char *table,
+                                         unsigned char *stage, unsigned char *table,
                                          gpu_mbarrier *full) {
 #pragma unroll
     for (uint32_t i = 1; i < S::BLOCKS; i++)
@@ -94,9 +103,7 @@ GPU_DEVICE void gpu_wide_copy_any_scales(const gpu_wide_source<S> &from, uint32_
 #pragma unroll
     for (uint32_t i = 0; i < S::BLOCKS; i++)
         table[i] = static_cast<unsigned char>(near ? groups[i] - groups[0] : i);
-    uint32_t scale_bytes = from.zeros != nullptr ? GPU_PANEL_N * 3 : GPU_PANEL_N * 2;
-    gpu_mbarrier_expect(full, bytes + static_cast<uint32_t>(from.panels) * scale_bytes *
-                                          (near ? count : S::BLOCKS));
+    gpu_wide_expect<S>(from, near ? count : S::BLOCKS, full);
     if (near) {
         gpu_wide_copy_scales<S>(from, groups[0], count, 0, stage, full);
         return;
@@ -111,8 +118,6 @@ template <class S>
 GPU_DEVICE void gpu_wide_copy_stage_scales(const gpu_apply_params &p, gpu_wide_source<S> &from,
                                            bool elected, unsigned char *stage, unsigned char *table,
                                            gpu_mbarrier *full) {
-    uint32_t panels = static_cast<uint32_t>(from.panels);
-    uint32_t bytes = S::X_BYTES + panels * (S::TILES * S::PANEL_BYTES);
     if (S::ANY && p.slots == 0) {
         uint32_t number = (from.block - from.first) / S::BLOCKS % gpu_wide_groups::STAGES;
         uint32_t groups[S::BLOCKS];
@@ -124,13 +129,12 @@ GPU_DEVICE void gpu_wide_copy_stage_scales(const gpu_apply_params &p, gpu_wide_s
         for (uint32_t i = 0; i < S::BLOCKS; i++)
             groups[i] = gpu_shuffle(from.groups.now, number * S::BLOCKS + i);
         if (elected)
-            gpu_wide_copy_any_scales<S>(from, groups, bytes, stage, table, full);
+            gpu_wide_copy_any_scales<S>(from, groups, stage, table, full);
     } else if (elected) {
         uint32_t group = gpu_group(p, from.block), left = static_cast<uint32_t>(p.groups) - group;
         uint32_t count =
             static_cast<uint32_t>(p.slots) < left ? static_cast<uint32_t>(p.slots) : left;
-        uint32_t scale_bytes = from.zeros != nullptr ? GPU_PANEL_N * 3 : GPU_PANEL_N * 2;
-        gpu_mbarrier_expect(full, bytes + panels * count * scale_bytes);
+        gpu_wide_expect<S>(from, count, full);
         gpu_wide_copy_scales<S>(from, group, count, 0, stage, full);
     }
 }

@@ -28,7 +28,7 @@ struct gpu_wide_shape {
     static constexpr int ALL_PANELS = WARPGROUPS / TURNS * PANELS;
     static constexpr int WORKERS = WARPGROUPS * 128; /* threads that multiply */
     static constexpr int TEAM = WORKERS / TURNS;     /* those that share a stage */
-    static constexpr int THREADS = WORKERS + (RESIDENT_ == 1 ? 128 : 32);
+    static constexpr int THREADS = gpu_wide_threads(WARPGROUPS, RESIDENT_);
     static constexpr int PANEL_BYTES = 512 * BITS; /* codes of 64 x 64 */
     static constexpr int X_BYTES = TILES * N * 128;
     static constexpr uint32_t BLOCKS = GPU_WIDE_BLOCKS;

@@ -53,18 +53,6 @@ GPU_DEVICE uint32_t gpu_wide_slot(const gpu_apply_params &p, const unsigned char
     return p.slots == 0 ? table[block] : block * static_cast<uint32_t>(p.slots) / S::BLOCKS;
 }
 
-/** The words of fragment j: one of 4 bits, two of 8. */
-template <class S>
-GPU_DEVICE void gpu_wide_words(const gpu_u32x4 codes[S::BITS / 4], int j, uint32_t words[2]) {
-    const gpu_u32x4 &v = codes[j * S::BITS / 16];
-    if (S::BITS == 4) {
-        words[0] = j == 0 ? v.x : j == 1 ? v.y : j == 2 ? v.z : v.w;
-    } else {
-        words[0] = j % 2 == 0 ? v.x : v.z;
-        words[1] = j % 2 == 0 ? v.y : v.w;
-    }
-}
-
 /** A lane's codes of a panel's tile i. */
 template <class S>
 GPU_DEVICE void gpu_wide_take_codes(const gpu_wide_lane<S> &mine, const unsigned char *stage,
@@ -95,7 +83,7 @@ GPU_DEVICE void gpu_wide_dequantize(const gpu_apply_params &p, const gpu_wide_la
             if (S::ANY)
                 scale = gpu_wide_scale<S>(p, mine, stage, panel, gpu_wide_slot<S>(p, table, i, j));
             uint32_t words[2];
-            gpu_wide_words<S>(v, j, words);
+            gpu_fragment_words<S::BITS>(v, j, words);
             gpu_dequantize<S::BITS, S::BF16>(words, scale, left[panel][j]);
         }
     }
@@ -147,9 +135,8 @@ GPU_DEVICE void gpu_wide_sum(const gpu_apply_params &p, const gpu_wide_lane<S> &
             gpu_wide_dequantize<S>(p, mine, stage, table, i, scales, left[i]);
             gpu_wide_multiply<S>(stage + i * (S::N * 128), left[i], c);
             gpu_wgmma_wait<1>();
-            if (i == 0 && used != nullptr) {
+            if (i == 0 && used != nullptr)
                 gpu_mbarrier_arrive(used);
-            }
         }
         used = &barriers->empty[at.stage];
         gpu_wide_next_stage<S>(at);
@@ -160,11 +147,6 @@ GPU_DEVICE void gpu_wide_sum(const gpu_apply_params &p, const gpu_wide_lane<S> &
 }
 
 /* ---- few rows: waves ------------------------------------------------------------------------ */
-
-template <bool BF16>
-GPU_DEVICE void gpu_wide_mma(float c[4], const uint32_t a[4], const uint32_t b[2]) {
-    BF16 ? gpu_mma_bf16(c, a, b) : gpu_mma_f16(c, a, b);
-}
 
 /** A wave's products of tile `i` of a stage, added to c. */
 template <class S>
@@ -188,7 +170,7 @@ GPU_DEVICE void gpu_wide_add_few(const gpu_apply_params &p, const gpu_wide_lane<
 #pragma unroll
         for (int j = 0; j < GPU_TILE_BLOCKS; j++) {
             uint32_t words[2], left[4];
-            gpu_wide_words<S>(codes, j, words);
+            gpu_fragment_words<S::BITS>(codes, j, words);
             if (S::ANY)
                 scale = gpu_wide_scale<S>(p, mine, stage, panel, gpu_wide_slot<S>(p, table, i, j));
             if (S::EXACT)
@@ -197,8 +179,8 @@ GPU_DEVICE void gpu_wide_add_few(const gpu_apply_params &p, const gpu_wide_lane<
                 gpu_dequantize<S::BITS, S::BF16>(words, scale, left);
 #pragma unroll
             for (int r = 0; r < S::N / 8; r++)
-                gpu_wide_mma<S::BF16>((S::EXACT ? part : c[panel]) + r * 4, left,
-                                      x[r][j / 2] + j % 2 * 2);
+                gpu_mma<S::BF16>((S::EXACT ? part : c[panel]) + r * 4, left,
+                                 x[r][j / 2] + j % 2 * 2);
         }
 #pragma unroll
         for (int r = 0; S::EXACT && r < S::N / 2; r++)
