@@ -357,6 +357,13 @@ static inline uint64_t core_hash_block_count(uint64_t bytes) {
     return bytes / CORE_HASH_BLOCK + (bytes % CORE_HASH_BLOCK != 0);
 }
 
+/** Where block i of so many bytes begins, and its size. */
+static inline uint64_t core_hash_block(uint64_t bytes, int64_t i, uint64_t *begin) {
+    *begin = (uint64_t)i * CORE_HASH_BLOCK;
+    uint64_t left = bytes - *begin;
+    return left < CORE_HASH_BLOCK ? left : CORE_HASH_BLOCK;
+}
+
 /** Hash the blocks of `data`, the first being number `first` of the whole, on the host's threads.
  */
 void core_hash_blocks(const void *data, uint64_t bytes, uint64_t first, uint64_t *hashes,

@@ -85,10 +85,8 @@ struct blocks {
 
 static void hash_block(void *argument, int64_t i) {
     const struct blocks *blocks = argument;
-    uint64_t begin = (uint64_t)i * CORE_HASH_BLOCK, left = blocks->bytes - begin;
-    blocks->hashes[i] =
-        kry_hash64(blocks->data + begin, left < CORE_HASH_BLOCK ? left : CORE_HASH_BLOCK,
-                   blocks->first + (uint64_t)i);
+    uint64_t begin, bytes = core_hash_block(blocks->bytes, i, &begin);
+    blocks->hashes[i] = kry_hash64(blocks->data + begin, bytes, blocks->first + (uint64_t)i);
 }
 
 void core_hash_blocks(const void *data, uint64_t bytes, uint64_t first, uint64_t *hashes,

@@ -135,8 +135,8 @@ struct copying {
 
 static void copy_block(void *argument, int64_t i) {
     const struct copying *c = argument;
-    uint64_t begin = (uint64_t)i * CORE_HASH_BLOCK, left = c->bytes - begin;
-    memcpy(c->to + begin, c->from + begin, left < CORE_HASH_BLOCK ? left : CORE_HASH_BLOCK);
+    uint64_t begin, bytes = core_hash_block(c->bytes, i, &begin);
+    memcpy(c->to + begin, c->from + begin, bytes);
 }
 
 static kry_status copy_into(const struct mapping *m) {

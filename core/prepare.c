@@ -213,8 +213,8 @@ struct clearing {
 
 static void clear_block(void *argument, int64_t i) {
     const struct clearing *c = argument;
-    uint64_t begin = (uint64_t)i * CORE_HASH_BLOCK, left = c->bytes - begin;
-    memset(c->memory + begin, 0, left < CORE_HASH_BLOCK ? left : CORE_HASH_BLOCK);
+    uint64_t begin, bytes = core_hash_block(c->bytes, i, &begin);
+    memset(c->memory + begin, 0, bytes);
 }
 
 /* What a kernel leaves unwritten between its rows must not be what the memory held before: prepared

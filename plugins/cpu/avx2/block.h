@@ -112,6 +112,17 @@ struct step_functions {
     STEP_FUNCTIONS_KEEP(NAME, 6)                                                                   \
     STEP_TABLE(NAME, X_OCTET_BYTES, 6, NAME##_6_1, NAME##_6_keep, NAME##_6_kept)
 
+/* Define u4 and u8 from the inline function segment, which takes the bits of a code. */
+#define STEPS_OF_SEGMENT                                                                           \
+    INLINE void u4(const struct step *step, const int ROWS, const int TILES,                       \
+                   const enum codes_from FROM) {                                                   \
+        segment(step, ROWS, TILES, 4, FROM);                                                       \
+    }                                                                                              \
+    INLINE void u8(const struct step *step, const int ROWS, const int TILES,                       \
+                   const enum codes_from FROM) {                                                   \
+        segment(step, ROWS, TILES, 8, FROM);                                                       \
+    }
+
 /* The rows of a chunk that are computed together; packed as if they were a chunk of their own,
  * behind those before. */
 struct row_range {

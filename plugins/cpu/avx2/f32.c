@@ -91,14 +91,7 @@ INLINE void segment(const struct step *step, const int ROWS, const int TILES, co
         add_segment(step, i / HALVES / ROWS, i / HALVES % ROWS, i % HALVES, sum[i]);
 }
 
-INLINE void u4(const struct step *step, const int ROWS, const int TILES,
-               const enum codes_from FROM) {
-    segment(step, ROWS, TILES, 4, FROM);
-}
-INLINE void u8(const struct step *step, const int ROWS, const int TILES,
-               const enum codes_from FROM) {
-    segment(step, ROWS, TILES, 8, FROM);
-}
+STEPS_OF_SEGMENT
 STEP_FUNCTIONS_6(u4, X_OCTET_BYTES)
 STEP_FUNCTIONS_6(u8, X_OCTET_BYTES)
 

@@ -58,14 +58,7 @@ INLINE void segment(const struct step *step, const int ROWS, const int TILES, co
         step, i / HALVES / ROWS, i / HALVES % ROWS, i % HALVES, _mm256_cvtepi32_ps(sum[i]));
 }
 
-INLINE void u4(const struct step *step, const int ROWS, const int TILES,
-               const enum codes_from FROM) {
-    segment(step, ROWS, TILES, 4, FROM);
-}
-INLINE void u8(const struct step *step, const int ROWS, const int TILES,
-               const enum codes_from FROM) {
-    segment(step, ROWS, TILES, 8, FROM);
-}
+STEPS_OF_SEGMENT
 STEP_FUNCTIONS_5(u4, OCTET)
 STEP_FUNCTIONS_5(u8, OCTET)
 

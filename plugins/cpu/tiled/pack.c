@@ -45,8 +45,13 @@ INLINE float pack_floats(const struct tiled_bound *bound, const float *x, int32_
     return 1.0f;
 }
 
+/* Columns in the order of their codes' fields. */
+INLINE f32x8 fields_of(const f32x8 *octet) {
+    return __builtin_shufflevector(*octet, *octet, 0, 4, 1, 5, 2, 6, 3, 7);
+}
+
 INLINE void put_f32(const f32x8 *octet, int32_t rows, uint32_t *to) {
-    f32x8 fields = __builtin_shufflevector(*octet, *octet, 0, 4, 1, 5, 2, 6, 3, 7);
+    f32x8 fields = fields_of(octet);
     put_words(&fields, OCTET, rows, to);
 }
 
@@ -59,13 +64,13 @@ float tiled_pack_f32(const struct tiled_bound *bound, float *x, const kry_linear
 /* Fields lie 4 bits apart, or columns of a word 8 bits; the last of a word is shifted down. */
 INLINE void put_in_place_u4(const f32x8 *octet, int32_t rows, uint32_t *to) {
     const f32x8 down = {1, 0x1p-4f, 0x1p-8f, 0x1p-12f, 0x1p-16f, 0x1p-20f, 0x1p-24f, 1};
-    f32x8 fields = __builtin_shufflevector(*octet, *octet, 0, 4, 1, 5, 2, 6, 3, 7) * down;
+    f32x8 fields = fields_of(octet) * down;
     put_words(&fields, OCTET, rows, to);
 }
 
 INLINE void put_in_place_u8(const f32x8 *octet, int32_t rows, uint32_t *to) {
     const f32x8 down = {1, 1, 0x1p-8f, 0x1p-8f, 0x1p-16f, 0x1p-16f, 1, 1};
-    f32x8 fields = __builtin_shufflevector(*octet, *octet, 0, 4, 1, 5, 2, 6, 3, 7) * down;
+    f32x8 fields = fields_of(octet) * down;
     put_words(&fields, OCTET, rows, to);
 }
 
