@@ -10,9 +10,8 @@ from typing import Any, Literal
 import numpy
 
 from ._errors import ArgumentError
-from ._library import Handle, alive, call, checkpoint_lib, ffi, new, text
+from ._library import Closing, Handle, alive, call, checkpoint_lib, ffi, log_callback, new, text
 from ._linear import Linear, linear_of
-from ._registry import _LEVELS
 
 _METHODS = {1: "compressed-tensors", 2: "gptq", 3: "awq"}
 # numpy lacks bf16 and the 8-bit floats: their bits.
@@ -98,7 +97,7 @@ class _Memory:
                                     "version": 3}
 
 
-class Checkpoint:
+class Checkpoint(Closing):
     """A model folder or a .safetensors file with its configs, mapped. log(level, message) is
     called for warnings, such as zero points on which writers' rules disagree."""
 
@@ -107,10 +106,7 @@ class Checkpoint:
         options = new("kry_checkpoint_options")
         callback = None
         if log is not None:
-            callback = ffi.callback("void(void *, int32_t, const char *)",
-                                    lambda _, level, message: log(_LEVELS.get(level, "debug"),
-                                                                  text(message)))
-            options.log = callback
+            callback = options.log = log_callback(log)
         out = ffi.new("kry_checkpoint **")
         call(checkpoint_lib.kry_checkpoint_open(os.fsencode(path), options, out))
         self._handle: Handle | None = Handle(out[0], checkpoint_lib.kry_checkpoint_close, callback)
@@ -119,12 +115,6 @@ class Checkpoint:
     def close(self) -> None:
         """Let go of the files; what was read from them keeps them mapped as long as it lives."""
         self._handle = None
-
-    def __enter__(self) -> Checkpoint:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _layer(self, pointer: Any, index: int) -> StoredLayer:
         found = new("kry_checkpoint_layer")

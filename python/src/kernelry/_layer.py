@@ -12,7 +12,7 @@ from ._arrays import Array, array
 from ._checkpoint import StoredWeights
 from ._decision import Decision
 from ._errors import ArgumentError, Error, NoKernelError
-from ._library import Handle, alive, call, ffi, lib, new
+from ._library import Closing, Handle, alive, call, ffi, lib, new
 from ._linear import TYPE_BITS, Linear, linear_of
 from ._registry import Device, Kernel, Registry, default_registry, kernel_of
 from ._weights import Weights, is_of_type
@@ -66,7 +66,7 @@ def _block(value: Any, name: str, size: int) -> tuple[Any, int]:
     return found.pointer, bytes_
 
 
-class Layer:
+class Layer(Closing):
     """A kernel for a description on a device, and with weights the layer itself.
 
     `kernel` names one instead of the decision's. prepare again: other weights, in place.
@@ -111,12 +111,6 @@ class Layer:
     def close(self) -> None:
         """Give everything back; calls that are under way in other threads end first."""
         self._handle = None
-
-    def __enter__(self) -> Layer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def sizes(self) -> Sizes:

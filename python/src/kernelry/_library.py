@@ -9,9 +9,12 @@ import os
 import pathlib
 import sys
 import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ._errors import Error, Status, error_of
+
+_Self = TypeVar("_Self", bound="Closing")
 
 HERE = pathlib.Path(__file__).resolve().parent
 LIBRARY = HERE / "lib" / "libkernelry.so.0"
@@ -134,6 +137,30 @@ class Handle:
             address = ffi.new(f"{ffi.typeof(self.pointer).cname}*", self.pointer)
             self.pointer = None
             self._end(address)
+
+
+class Closing:
+    """What `with` ends by its close()."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_LEVELS = {1: "error", 2: "warning", 3: "info", 4: "debug"}
+
+
+def log_callback(log: Callable[[str, str], None]) -> Any:
+    """A kry_host's log that calls log(level, message); keep it as long as C may call it."""
+    def forward(_context: Any, level: int, message: Any) -> None:
+        log(_LEVELS.get(level, "debug"), text(message))
+
+    return ffi.callback("void(void *, int32_t, const char *)", forward)
 
 
 def alive(handle: Handle | None, what: str) -> Handle:

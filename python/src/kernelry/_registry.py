@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 from ._decision import Decision, decide
 from ._errors import ArgumentError
-from ._library import LIBRARY, Handle, alive, call, ffi, formatted, lib, new, text
+from ._library import (
+    LIBRARY, Closing, Handle, alive, call, ffi, formatted, lib, log_callback, new, text,
+)
 from ._linear import Linear
 
 _STATES = {1: "loaded", 2: "refused", 3: "shadowed", 4: "disabled", 5: "not_a_plugin"}
-_LEVELS = {1: "error", 2: "warning", 3: "info", 4: "debug"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +127,15 @@ class _Options:
             setattr(self.struct, count, len(strings))
 
 
-class Registry:
+def _listed(struct: str, count: int, read: Callable[[int, Any], int]) -> Iterator[Any]:
+    """Each of `count` structs, filled by its index."""
+    for index in range(count):
+        info = new(struct)
+        call(read(index, info))
+        yield info
+
+
+class Registry(Closing):
     """An immutable snapshot of the plugins found and the kernels in their order.
 
     plugin_paths are directories and files that are searched before `KERNELRY_PLUGIN_PATH` and the
@@ -159,7 +168,7 @@ class Registry:
         if cpu_features is not None:
             # No bit at all would mean all of them: the highest stands for none of ours.
             struct.cpu_mask = self._mask(cpu_features) or 1 << 63
-        self._log = self._log_callback(log)
+        self._log = log_callback(log) if log is not None else None
         if self._log is not None:
             struct.host = self._host = new("kry_host", log=self._log)
         out = ffi.new("kry_registry **")
@@ -176,39 +185,17 @@ class Registry:
             mask |= _feature_bits()[name]
         return mask
 
-    @staticmethod
-    def _log_callback(log: Callable[[str, str], None] | None) -> Any:
-        if log is None:
-            return None
-
-        def forward(_context: Any, level: int, message: Any) -> None:
-            log(_LEVELS.get(level, "debug"), text(message))
-
-        return ffi.callback("void(void *, int32_t, const char *)", forward)
-
-    def _pointer(self) -> Any:
-        return alive(self._handle, "registry").pointer
-
     def close(self) -> None:
         """Drop the registry; layers keep what they need of it."""
         self._handle = None
 
-    def __enter__(self) -> Registry:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     @property
     def plugins(self) -> tuple[Plugin, ...]:
         """Every file that was found, in the order of finding."""
-        handle = alive(self._handle, "registry")
-        found = []
-        for index in range(lib.kry_registry_plugin_count(handle.pointer)):
-            info = new("kry_plugin_info")
-            call(lib.kry_registry_plugin(handle.pointer, index, info))
-            found.append(_plugin_of(info))
-        return tuple(found)
+        handle = alive(self._handle, "registry")  # kept, whoever closes meanwhile
+        return tuple(_plugin_of(info) for info in _listed(
+            "kry_plugin_info", lib.kry_registry_plugin_count(handle.pointer),
+            lambda index, info: lib.kry_registry_plugin(handle.pointer, index, info)))
 
     @property
     def search_path(self) -> tuple[str, ...]:
@@ -221,24 +208,18 @@ class Registry:
 
     def kernels(self, platform: str | None = None) -> tuple[Kernel, ...]:
         """Kernels of a platform (None: of all) in the order in which they are asked."""
-        handle = alive(self._handle, "registry")
+        handle = alive(self._handle, "registry")  # kept, whoever closes meanwhile
         name = ffi.new("char[]", platform.encode()) if platform is not None else ffi.NULL
-        found = []
-        for index in range(lib.kry_registry_kernel_count(handle.pointer, name)):
-            info = new("kry_kernel_info")
-            call(lib.kry_registry_kernel(handle.pointer, name, index, info))
-            found.append(kernel_of(info))
-        return tuple(found)
+        return tuple(kernel_of(info) for info in _listed(
+            "kry_kernel_info", lib.kry_registry_kernel_count(handle.pointer, name),
+            lambda index, info: lib.kry_registry_kernel(handle.pointer, name, index, info)))
 
     def devices(self) -> tuple[Device, ...]:
         """Devices that are here: this CPU first."""
-        handle = alive(self._handle, "registry")
-        found = []
-        for index in range(lib.kry_registry_device_count(handle.pointer)):
-            device = new("kry_device")
-            call(lib.kry_registry_device(handle.pointer, index, device))
-            found.append(_device_of(device))
-        return tuple(found)
+        handle = alive(self._handle, "registry")  # kept, whoever closes meanwhile
+        return tuple(_device_of(device) for device in _listed(
+            "kry_device", lib.kry_registry_device_count(handle.pointer),
+            lambda index, device: lib.kry_registry_device(handle.pointer, index, device)))
 
     def device(self, name: str | Device = "cpu") -> Device:
         """A device by its name: "cpu", "cuda", "cuda:1", "cuda:sm_80" and "cpu:avx2"
