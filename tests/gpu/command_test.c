@@ -20,16 +20,7 @@
 /* One copy of each thing, or a few: a CPU that plays a GPU takes milliseconds for each apply. */
 #define BRIEF "--milliseconds", "3", "--rounds", "1", "--read-mib", "1"
 
-static int make_model(void **state) {
-    if (scratch_begin(state))
-        return 1;
-    scratch_model("tiny", "dense");
-    struct finished run =
-        run_kernelry(CPU_PLUGINS, ARGUMENTS("quantize", scratch_at("dense"), scratch_at("model")));
-    int failed = run.code;
-    finished_free(&run);
-    return failed;
-}
+static int make_model(void **state) { return scratch_quantized(state, NULL); }
 
 static void devices_lists_the_gpu(void **state) {
     (void)state;

@@ -250,12 +250,22 @@ static bool has_graphs(void) {
 
 enum { NON_BLOCKING = 1, CAPTURE_THREAD_LOCAL = 1 };
 
+/* A graph of one apply, on a stream of the operands' own. */
+static void *capture_apply(const kry_layer *layer, struct gpu_operands *operands) {
+    void *graph, *executable;
+    EXPECT(stream_create(&operands->args.stream, NON_BLOCKING) == 0);
+    EXPECT(capture_begin(operands->args.stream, CAPTURE_THREAD_LOCAL) == 0);
+    gpu_apply(layer, operands);
+    EXPECT(capture_end(operands->args.stream, &graph) == 0);
+    EXPECT(instantiate(&executable, graph, 0) == 0);
+    return executable;
+}
+
 static void captured_graph_uses_weights_that_were_reloaded_in_place(void) {
     static const struct gpu_style plain = {0, 0, 0, true};
     struct gpu gpu;
     struct ready ready;
     struct gpu_operands operands;
-    void *graph, *executable;
     gpu_begin(&gpu, "cuda");
     if (!has_graphs())
         return;
@@ -266,11 +276,7 @@ static void captured_graph_uses_weights_that_were_reloaded_in_place(void) {
         linear.act_order = act_order;
         make_ready(&gpu, &linear, 5, &ready);
         gpu_operands_make(&gpu, ready.layer, 5, &plain, 6, &operands);
-        EXPECT(stream_create(&operands.args.stream, NON_BLOCKING) == 0);
-        EXPECT(capture_begin(operands.args.stream, CAPTURE_THREAD_LOCAL) == 0);
-        gpu_apply(ready.layer, &operands);
-        EXPECT(capture_end(operands.args.stream, &graph) == 0);
-        EXPECT(instantiate(&executable, graph, 0) == 0);
+        void *executable = capture_apply(ready.layer, &operands);
         EXPECT(graph_launch(executable, operands.args.stream) == 0);
         gpu_check(&gpu, &ready.weights, &operands);
         weights_free(&ready.weights);
@@ -339,7 +345,6 @@ static void captured_graph_uses_weights_that_were_mapped_in_place(void) {
     struct gpu_operands operands;
     struct gpu_stored stored;
     struct weights others;
-    void *graph, *executable;
     char path[64];
     gpu_begin(&gpu, "cuda");
     if (!has_graphs())
@@ -349,11 +354,7 @@ static void captured_graph_uses_weights_that_were_mapped_in_place(void) {
         typed(is_large ? 2112 : 264, is_large ? 704 : 48, 32, KRY_WEIGHT_U4, KRY_TYPE_BF16);
     make_ready(&gpu, &linear, 5, &ready);
     gpu_operands_make(&gpu, ready.layer, 5, &plain, 6, &operands);
-    EXPECT(stream_create(&operands.args.stream, NON_BLOCKING) == 0);
-    EXPECT(capture_begin(operands.args.stream, CAPTURE_THREAD_LOCAL) == 0);
-    gpu_apply(ready.layer, &operands);
-    EXPECT(capture_end(operands.args.stream, &graph) == 0);
-    EXPECT(instantiate(&executable, graph, 0) == 0);
+    void *executable = capture_apply(ready.layer, &operands);
     save_and_map(ready.layer, NULL, operands.args.stream, path);
     weights_make(&others, &linear, 0, 99);
     gpu_store(&gpu, &others, PACKED_GPTQ, KRY_MEMORY_DEVICE, &stored);

@@ -153,4 +153,26 @@ bool untouched(const applied_layer *layer);
 /** The worst relative error of a row of y; infinite where an element is NaN. */
 double error_of(const applied_layer *layer);
 
+/** Room for so many bytes, at KRY_ALIGNMENT and filled with what nobody wrote; for free. */
+void *make_room(uint64_t bytes);
+
+/* ---- one registry, for tests that need no other ------------------------------------------ */
+
+extern kry_registry *registry;
+/** Setups that open it over dense.so, or over a toy's platform and kernel; and their teardown. */
+int open_dense(void **state);
+int open_toy(void **state);
+int close_registry(void **state);
+
+/** A small layer of dense.so, and the same in f32 with its weights prepared, for m rows. */
+kry_linear small_layer(void);
+void make_small(int64_t m, applied_layer *out);
+void make_prepared(int64_t m, applied_layer *out);
+
+/** The second half of a layer that starts inside a group. */
+kry_linear toy_shard(void);
+/** A layer of two rows on a toy whose operands are the toy's: host memory seen through the device's
+ *  eyes. */
+void make_on_toy(const kry_linear *linear, applied_layer *out);
+
 #endif

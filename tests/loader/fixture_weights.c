@@ -11,6 +11,8 @@
 
 #include <kernelry/plugin.h>
 
+#include <mock.h>
+
 enum { SEED = 20240611 };
 
 /* xorshift32, Marsaglia 2003. */
@@ -235,13 +237,14 @@ void product(const plain_weights *weights, const float *x, double *y) {
 
 /* ---- layers ------------------------------------------------------------------------------ */
 
-static void *allocate_aligned(size_t bytes) {
-    void *memory =
-        aligned_alloc(KRY_ALIGNMENT, (bytes + KRY_ALIGNMENT) / KRY_ALIGNMENT * KRY_ALIGNMENT);
-    assert_non_null(memory);
-    memset(memory, 0, bytes);
-    return memory;
+void *make_room(uint64_t bytes) {
+    uint64_t whole = (bytes + KRY_ALIGNMENT) / KRY_ALIGNMENT * KRY_ALIGNMENT;
+    void *room = aligned_alloc(KRY_ALIGNMENT, whole);
+    assert_non_null(room);
+    return memset(room, 0xcd, whole);
 }
+
+static void *allocate_aligned(size_t bytes) { return memset(make_room(bytes), 0, bytes); }
 
 void make_layer(kry_registry *registry, const char *device, const kry_linear *linear, int64_t m,
                 applied_layer *out) {
@@ -338,4 +341,56 @@ double error_of(const applied_layer *layer) {
     }
     free(expected);
     return worst;
+}
+
+/* ---- one registry ------------------------------------------------------------------------- */
+
+kry_registry *registry;
+
+int open_dense(void **state) {
+    (void)state;
+    registry = open_mocks(NULL, "dense.so", NULL);
+    return 0;
+}
+
+int open_toy(void **state) {
+    (void)state;
+    registry = open_mocks(NULL, "toy_platform.so", "toy_kernel.so", NULL);
+    return 0;
+}
+
+int close_registry(void **state) {
+    (void)state;
+    kry_registry_close(&registry);
+    return 0;
+}
+
+kry_linear small_layer(void) { return describe(70, 13, 32, KRY_WEIGHT_U4, KRY_TYPE_F32); }
+
+void make_small(int64_t m, applied_layer *out) {
+    kry_linear linear = small_layer();
+    make_layer(registry, "cpu", &linear, m, out);
+}
+
+void make_prepared(int64_t m, applied_layer *out) {
+    make_small(m, out);
+    if (prepare_layer(out) != KRY_OK)
+        fail_msg("%s", kry_error_message());
+}
+
+kry_linear toy_shard(void) {
+    kry_linear linear = describe(352, 24, 64, KRY_WEIGHT_U4, KRY_TYPE_F32);
+    linear.full_in_features = 704;
+    linear.k_offset = 352;
+    linear.scale_type = KRY_TYPE_F16;
+    return linear;
+}
+
+void make_on_toy(const kry_linear *linear, applied_layer *out) {
+    make_layer(registry, "toy", linear, 2, out);
+    out->args.x = mock_tag(out->x);
+    out->args.y = mock_tag(out->y);
+    out->args.bias = mock_tag(out->bias);
+    out->args.scratch = mock_tag(out->scratch);
+    out->args.zeroed = mock_tag(out->zeroed);
 }

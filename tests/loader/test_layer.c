@@ -7,33 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static kry_registry *registry;
-
-static int open_dense(void **state) {
-    (void)state;
-    registry = open_mocks(NULL, "dense.so", NULL);
-    return 0;
-}
-
-static int close_dense(void **state) {
-    (void)state;
-    kry_registry_close(&registry);
-    return 0;
-}
-
-static kry_linear small(void) { return describe(70, 13, 32, KRY_WEIGHT_U4, KRY_TYPE_F32); }
-
-static void make_small(int64_t m, applied_layer *out) {
-    kry_linear linear = small();
-    make_layer(registry, "cpu", &linear, m, out);
-}
-
-static void make_prepared(int64_t m, applied_layer *out) {
-    make_small(m, out);
-    if (prepare_layer(out) != KRY_OK)
-        fail_msg("%s", kry_error_message());
-}
-
 static void apply_computes_with_and_without_bias(void **state) {
     (void)state;
     applied_layer layer;
@@ -218,7 +191,7 @@ static void older_reader_gets_what_it_knows_and_newer_zeros(void **state) {
 static void layer_outlives_its_registry(void **state) {
     (void)state;
     kry_registry *brief = open_mocks(NULL, "dense.so", NULL);
-    kry_linear linear = small();
+    kry_linear linear = small_layer();
     applied_layer layer;
     make_layer(brief, "cpu", &linear, 2, &layer);
     kry_registry_close(&brief);
@@ -235,7 +208,7 @@ static void layer_outlives_its_registry(void **state) {
 static void create_without_arguments_is_refused(void **state) {
     (void)state;
     kry_device device = find_device(registry, "cpu");
-    kry_linear linear = small();
+    kry_linear linear = small_layer();
     kry_layer_args args = KRY_INIT(kry_layer_args);
     kry_layer *layer = NULL;
     args.device = &device;
@@ -259,7 +232,7 @@ static void kernel_named_by_the_caller_is_taken_or_an_error(void **state) {
     (void)state;
     kry_registry *several = open_mocks(NULL, "dense.so", "whole_groups.so", "pair.so", NULL);
     kry_device device = find_device(several, "cpu");
-    kry_linear linear = small();
+    kry_linear linear = small_layer();
     kry_layer_args args = KRY_INIT(kry_layer_args);
     args.device = &device;
     args.linear = &linear;
@@ -290,7 +263,7 @@ static void kernel_named_by_the_caller_is_taken_or_an_error(void **state) {
 
 static void hypothetical_device_is_prepared_for_and_not_applied_on(void **state) {
     (void)state;
-    kry_linear linear = small();
+    kry_linear linear = small_layer();
     applied_layer layer;
     make_layer(registry, "cpu:none", &linear, 2, &layer);
     assert_int_equal(prepare_layer(&layer), KRY_OK);
@@ -315,5 +288,5 @@ int main(void) {
         cmocka_unit_test(kernel_named_by_the_caller_is_taken_or_an_error),
         cmocka_unit_test(hypothetical_device_is_prepared_for_and_not_applied_on),
     };
-    return cmocka_run_group_tests_name("loader layer", tests, open_dense, close_dense) ? 1 : 0;
+    return cmocka_run_group_tests_name("loader layer", tests, open_dense, close_registry) ? 1 : 0;
 }

@@ -194,24 +194,6 @@ static void reload_takes_no_second_copy(void **state) {
 /* ---- devices ----------------------------------------------------------------------------------
  */
 
-static kry_linear shard(void) {
-    kry_linear linear = describe(352, 24, 64, KRY_WEIGHT_U4, KRY_TYPE_F32);
-    linear.full_in_features = 704;
-    linear.k_offset = 352;
-    linear.scale_type = KRY_TYPE_F16;
-    return linear;
-}
-
-static void make_on_toy(kry_registry *registry, applied_layer *out) {
-    kry_linear linear = shard();
-    make_layer(registry, "toy", &linear, 2, out);
-    out->args.x = mock_tag(out->x);
-    out->args.y = mock_tag(out->y);
-    out->args.bias = mock_tag(out->bias);
-    out->args.scratch = mock_tag(out->scratch);
-    out->args.zeroed = mock_tag(out->zeroed);
-}
-
 static void assert_applies(applied_layer *layer) {
     poison(layer);
     assert_ok(apply_layer(layer));
@@ -220,9 +202,9 @@ static void assert_applies(applied_layer *layer) {
 
 static void weights_of_a_device_go_through_a_file(void **state) {
     (void)state;
-    kry_registry *registry = open_mocks(NULL, "toy_platform.so", "toy_kernel.so", NULL);
+    kry_linear linear = toy_shard();
     applied_layer layer;
-    make_on_toy(registry, &layer);
+    make_on_toy(&linear, &layer);
     assert_ok(prepare_layer(&layer));
     const char *path = path_in(scratch_folder(), "toy.kry");
     mock_stream stream = {0};
@@ -235,7 +217,6 @@ static void weights_of_a_device_go_through_a_file(void **state) {
     kry_layer *fresh = NULL;
     kry_device device = find_device(registry, "toy");
     kry_layer_args args = KRY_INIT(kry_layer_args);
-    kry_linear linear = shard();
     args.device = &device;
     args.linear = &linear;
     assert_ok(kry_layer_create(registry, &args, &fresh));
@@ -246,15 +227,13 @@ static void weights_of_a_device_go_through_a_file(void **state) {
     assert_ok(map_layer(layer.layer, path)); /* the same place again */
     assert_applies(&layer);
     free_layer(&layer);
-    kry_registry_close(&registry);
 }
 
 /* Prepared where there is no toy, as a build machine does, and copied to one at its address. */
 static void weights_prepared_for_a_hypothetical_device_are_mapped_to_one(void **state) {
     (void)state;
-    kry_registry *registry = open_mocks(NULL, "toy_platform.so", "toy_kernel.so", NULL);
     applied_layer layer, offline;
-    kry_linear linear = shard();
+    kry_linear linear = toy_shard();
     make_layer(registry, "toy:toy_1", &linear, 2, &offline);
     assert_ok(prepare_layer(&offline));
     const char *path = path_in(scratch_folder(), "offline.kry");
@@ -262,14 +241,12 @@ static void weights_prepared_for_a_hypothetical_device_are_mapped_to_one(void **
     assert_ok(map_layer(offline.layer, path));
     assert_int_equal(apply_layer(&offline), KRY_E_DEVICE);
 
-    make_on_toy(registry, &layer);
+    make_on_toy(&linear, &layer);
     plain_weights own = layer.plain;
     layer.plain = offline.plain;
     kry_sizes sizes = KRY_INIT(kry_sizes);
     assert_ok(kry_layer_sizes(layer.layer, &sizes));
-    uint64_t bytes = (sizes.prepared_bytes + KRY_ALIGNMENT) / KRY_ALIGNMENT * KRY_ALIGNMENT;
-    unsigned char *memory = aligned_alloc(KRY_ALIGNMENT, bytes);
-    assert_non_null(memory);
+    unsigned char *memory = make_room(sizes.prepared_bytes);
     kry_map_args map = KRY_INIT(kry_map_args);
     map.path = path;
     map.content = "k";
@@ -277,7 +254,7 @@ static void weights_prepared_for_a_hypothetical_device_are_mapped_to_one(void **
     map.prepared_bytes = sizes.prepared_bytes;
     map.prepared_memory = KRY_MEMORY_DEVICE;
     for (int i = 0; i < 2; i++) {
-        memset(memory, 0xee, bytes);
+        memset(memory, 0xee, sizes.prepared_bytes);
         assert_ok(kry_layer_map(layer.layer, &map));
         assert_applies(&layer);
     }
@@ -285,21 +262,19 @@ static void weights_prepared_for_a_hypothetical_device_are_mapped_to_one(void **
     free_layer(&layer);
     free_layer(&offline);
     free(memory);
-    kry_registry_close(&registry);
 }
 
 static void device_memory_without_a_platform_plugin_is_unsupported(void **state) {
     (void)state;
-    kry_registry *registry = open_mocks(NULL, "toy_platform.so", "toy_kernel.so", NULL);
     kry_registry *alone = open_mocks(NULL, "toy_kernel.so", NULL);
+    kry_linear linear = toy_shard();
     applied_layer layer;
-    make_on_toy(registry, &layer);
+    make_on_toy(&linear, &layer);
     assert_ok(prepare_layer(&layer));
     const char *path = path_in(scratch_folder(), "toy.kry");
     assert_ok(save_layer(layer.layer, path));
     kry_device device = find_device(registry, "toy");
     kry_layer_args args = KRY_INIT(kry_layer_args);
-    kry_linear linear = shard();
     args.device = &device;
     args.linear = &linear;
     kry_layer *lonely = NULL;
@@ -309,7 +284,6 @@ static void device_memory_without_a_platform_plugin_is_unsupported(void **state)
     kry_layer_destroy(&lonely);
     free_layer(&layer);
     kry_registry_close(&alone);
-    kry_registry_close(&registry);
 }
 
 int main(void) {
@@ -317,9 +291,12 @@ int main(void) {
         cmocka_unit_test(two_processes_share_the_pages_of_a_file),
         cmocka_unit_test(processes_that_save_at_once_leave_a_whole_file),
         cmocka_unit_test(reload_takes_no_second_copy),
-        cmocka_unit_test(weights_of_a_device_go_through_a_file),
-        cmocka_unit_test(weights_prepared_for_a_hypothetical_device_are_mapped_to_one),
-        cmocka_unit_test(device_memory_without_a_platform_plugin_is_unsupported),
+        cmocka_unit_test_setup_teardown(weights_of_a_device_go_through_a_file, open_toy,
+                                        close_registry),
+        cmocka_unit_test_setup_teardown(
+            weights_prepared_for_a_hypothetical_device_are_mapped_to_one, open_toy, close_registry),
+        cmocka_unit_test_setup_teardown(device_memory_without_a_platform_plugin_is_unsupported,
+                                        open_toy, close_registry),
     };
     return cmocka_run_group_tests_name("loader map", tests, NULL, NULL) ? 1 : 0;
 }

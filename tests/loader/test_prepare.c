@@ -10,33 +10,6 @@
 
 #include <mock.h>
 
-static kry_registry *registry;
-
-static int open_dense(void **state) {
-    (void)state;
-    registry = open_mocks(NULL, "dense.so", NULL);
-    return 0;
-}
-
-static int close_dense(void **state) {
-    (void)state;
-    kry_registry_close(&registry);
-    return 0;
-}
-
-static kry_linear small(void) { return describe(70, 13, 32, KRY_WEIGHT_U4, KRY_TYPE_F32); }
-
-static void make_small(int64_t m, applied_layer *out) {
-    kry_linear linear = small();
-    make_layer(registry, "cpu", &linear, m, out);
-}
-
-static void make_prepared(int64_t m, applied_layer *out) {
-    make_small(m, out);
-    if (prepare_layer(out) != KRY_OK)
-        fail_msg("%s", kry_error_message());
-}
-
 static void reload_in_place_changes_the_numbers(void **state) {
     (void)state;
     applied_layer layer;
@@ -44,7 +17,7 @@ static void reload_in_place_changes_the_numbers(void **state) {
     assert_int_equal(apply_layer(&layer), KRY_OK);
     free_stored(&layer.stored);
     free_weights(&layer.plain);
-    kry_linear linear = small();
+    kry_linear linear = small_layer();
     layer.plain = draw_weights(&linear);
     store_weights(&layer.plain, &(storage){.weight_axis = KRY_AXIS_N, .transposed = true},
                   &layer.stored);
@@ -204,7 +177,7 @@ static void services_of_the_host_are_used_and_get_everything_back(void **state) 
     kry_registry_options options = closed_options(paths, 1);
     options.host = &host;
     kry_registry *own = open_options(options, NULL);
-    kry_linear linear = small();
+    kry_linear linear = small_layer();
     applied_layer layer;
     make_layer(own, "cpu", &linear, 2, &layer);
     kry_registry_close(&own);
@@ -248,7 +221,7 @@ static void services_of_the_platform_serve_embedders_that_bring_none(void **stat
     (void)state;
     const mock_counts *counts = find_counts();
     kry_registry *served = open_mocks(NULL, "services.so", "dense.so", NULL);
-    kry_linear linear = small();
+    kry_linear linear = small_layer();
     applied_layer layer;
     make_layer(served, "cpu", &linear, 2, &layer);
     assert_int_equal(prepare_layer(&layer), KRY_OK);
@@ -270,7 +243,7 @@ static void host_out_of_memory_is_an_error_and_nothing_more(void **state) {
     kry_registry_options options = closed_options(paths, 1);
     options.host = &host;
     kry_registry *own = open_options(options, NULL);
-    kry_linear linear = small();
+    kry_linear linear = small_layer();
     applied_layer layer;
     make_layer(own, "cpu", &linear, 2, &layer);
     count.fails = true;
@@ -324,5 +297,5 @@ int main(void) {
         cmocka_unit_test(host_out_of_memory_is_an_error_and_nothing_more),
         cmocka_unit_test(allocator_without_a_release_is_refused),
     };
-    return cmocka_run_group_tests_name("loader prepare", tests, open_dense, close_dense) ? 1 : 0;
+    return cmocka_run_group_tests_name("loader prepare", tests, open_dense, close_registry) ? 1 : 0;
 }

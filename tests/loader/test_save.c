@@ -17,33 +17,6 @@
 
 enum { HEADER = 4096 /* where docs/prepared.md says that the weights begin */ };
 
-static kry_registry *registry;
-
-static int open_dense(void **state) {
-    (void)state;
-    registry = open_mocks(NULL, "dense.so", NULL);
-    return 0;
-}
-
-static int close_dense(void **state) {
-    (void)state;
-    kry_registry_close(&registry);
-    return 0;
-}
-
-static kry_linear small(void) { return describe(70, 13, 32, KRY_WEIGHT_U4, KRY_TYPE_F32); }
-
-static void make_small(applied_layer *out) {
-    kry_linear linear = small();
-    make_layer(registry, "cpu", &linear, 2, out);
-}
-
-static void make_prepared(applied_layer *out) {
-    make_small(out);
-    if (prepare_layer(out) != KRY_OK)
-        fail_msg("%s", kry_error_message());
-}
-
 static kry_status save_layer(const applied_layer *layer, const char *path, const char *content) {
     kry_save_args args = KRY_INIT(kry_save_args);
     args.path = path;
@@ -97,13 +70,13 @@ struct saved {
 static void make_saved(struct saved *out) {
     out->folder = scratch_folder();
     snprintf(out->path, sizeof out->path, "%s", path_in(out->folder, "layer.kry"));
-    make_prepared(&out->layer);
+    make_prepared(2, &out->layer);
     assert_ok(save_layer(&out->layer, out->path, "model-1"));
 }
 
 /* Another layer of the same description, whose expected numbers are the saved one's. */
 static void make_twin(const struct saved *saved, applied_layer *twin) {
-    make_small(twin);
+    make_small(2, twin);
     free_weights(&twin->plain);
     free_stored(&twin->stored);
     memset(&twin->stored, 0, sizeof twin->stored);
@@ -167,7 +140,7 @@ static void mapping_stays_as_it_was_when_its_file_is_replaced(void **state) {
     applied_layer twin, other;
     make_twin(&saved, &twin);
     assert_ok(map_layer(&twin, saved.path, "model-1", 0));
-    make_prepared(&other); /* other weights */
+    make_prepared(2, &other); /* other weights */
     assert_ok(save_layer(&other, saved.path, "model-2"));
     assert_applies(&twin);
     assert_int_equal(unlink(saved.path), 0);
@@ -183,7 +156,7 @@ static void prepare_after_a_map_leaves_the_file_alone(void **state) {
     make_saved(&saved);
     content before = read_file(saved.path);
     applied_layer other;
-    make_small(&other);
+    make_small(2, &other);
     assert_ok(map_layer(&other, saved.path, "model-1", 0));
     assert_ok(prepare_layer(&other)); /* into fresh memory: a mapping is read-only */
     assert_applies(&other);
@@ -204,9 +177,7 @@ static void callers_buffer_is_filled_and_keeps_its_address(void **state) {
     make_twin(&saved, &twin);
     kry_sizes sizes = KRY_INIT(kry_sizes);
     assert_ok(kry_layer_sizes(twin.layer, &sizes));
-    uint64_t bytes = (sizes.prepared_bytes + KRY_ALIGNMENT) / KRY_ALIGNMENT * KRY_ALIGNMENT;
-    unsigned char *buffer = aligned_alloc(KRY_ALIGNMENT, bytes);
-    assert_non_null(buffer);
+    unsigned char *buffer = make_room(sizes.prepared_bytes);
     kry_map_args args = KRY_INIT(kry_map_args);
     args.path = saved.path;
     args.content = "model-1";
@@ -216,7 +187,7 @@ static void callers_buffer_is_filled_and_keeps_its_address(void **state) {
     assert_int_equal(kry_layer_map(twin.layer, &args), KRY_E_ARGUMENT);
     args.prepared_bytes++;
     for (int i = 0; i < 2; i++) { /* as after a sleep: the buffer was lost, the address stays */
-        memset(buffer, 0xee, bytes);
+        memset(buffer, 0xee, sizes.prepared_bytes);
         assert_ok(kry_layer_map(twin.layer, &args));
         content file = read_file(saved.path);
         assert_memory_equal(buffer, file.bytes + HEADER, sizes.prepared_bytes);
@@ -324,17 +295,17 @@ static void file_of_another_description_is_foreign(void **state) {
     (void)state;
     struct saved saved;
     make_saved(&saved);
-    kry_linear linear = small();
+    kry_linear linear = small_layer();
     linear.out_features = 14;
     assert_foreign(&saved, registry, &linear, "of description 70x13 g32 u4 f32, expected 70x14");
-    linear = small();
+    linear = small_layer();
     linear.group_size = 16;
     assert_foreign(&saved, registry, &linear, "expected 70x13 g16");
-    linear = small();
+    linear = small_layer();
     linear.full_in_features = 140;
     linear.k_offset = 32;
     assert_foreign(&saved, registry, &linear, "expected 70x13 at k 32 of 140");
-    linear = small();
+    linear = small_layer();
     linear.full_out_features = 26;
     assert_foreign(&saved, registry, &linear, "which differ in other fields");
     free_layer(&saved.layer);
@@ -344,7 +315,7 @@ static void file_of_another_layout_is_foreign(void **state) {
     (void)state;
     struct saved saved;
     make_saved(&saved);
-    kry_linear linear = small();
+    kry_linear linear = small_layer();
     kry_registry *later = open_mocks(NULL, "layout_later.so", NULL);
     assert_foreign(&saved, later, &linear,
                    "of layout mock-dense version 1, expected mock-dense "
@@ -475,7 +446,7 @@ static void layer_without_weights_is_not_saved(void **state) {
     (void)state;
     const char *folder = scratch_folder();
     applied_layer layer;
-    make_small(&layer);
+    make_small(2, &layer);
     assert_int_equal(save_layer(&layer, path_in(folder, "a.kry"), "k"), KRY_E_STATE);
     assert_int_equal(names_in(folder), 0);
     free_layer(&layer);
@@ -486,7 +457,7 @@ static void layer_that_lost_its_weights_is_not_saved(void **state) {
     struct saved saved;
     make_saved(&saved);
     kry_registry *failing = open_mocks(NULL, "fail_prepare.so", NULL);
-    kry_linear linear = small();
+    kry_linear linear = small_layer();
     applied_layer layer;
     make_layer(failing, "cpu", &linear, 2, &layer);
     assert_ok(map_layer(&layer, saved.path, "model-1", 0));
@@ -551,7 +522,7 @@ static void kernel_that_fails_to_bind_leaves_the_layer_without_weights(void **st
     struct saved saved;
     make_saved(&saved);
     kry_registry *failing = open_mocks(NULL, "fail_bind.so", NULL);
-    kry_linear linear = small();
+    kry_linear linear = small_layer();
     for (uint32_t flags = 0; flags <= KRY_MAP_COPY; flags += KRY_MAP_COPY) {
         applied_layer layer;
         make_layer(failing, "cpu", &linear, 2, &layer);
@@ -636,5 +607,5 @@ int main(void) {
         cmocka_unit_test(kernel_that_fails_to_bind_leaves_the_layer_without_weights),
         cmocka_unit_test(host_out_of_memory_leaves_the_layer_as_it_was),
     };
-    return cmocka_run_group_tests_name("loader save", tests, open_dense, close_dense) ? 1 : 0;
+    return cmocka_run_group_tests_name("loader save", tests, open_dense, close_registry) ? 1 : 0;
 }

@@ -9,38 +9,6 @@
 
 #include <mock.h>
 
-static kry_registry *registry;
-
-static int open_toy(void **state) {
-    (void)state;
-    registry = open_mocks(NULL, "toy_platform.so", "toy_kernel.so", NULL);
-    return 0;
-}
-
-static int close_toy(void **state) {
-    (void)state;
-    kry_registry_close(&registry);
-    return 0;
-}
-
-static kry_linear shard(void) {
-    kry_linear linear = describe(352, 24, 64, KRY_WEIGHT_U4, KRY_TYPE_F32);
-    linear.full_in_features = 704;
-    linear.k_offset = 352;
-    linear.scale_type = KRY_TYPE_F16;
-    return linear;
-}
-
-/* A layer on a toy whose operands are the toy's: host memory seen through the device's eyes. */
-static void make_on_toy(const kry_linear *linear, applied_layer *out) {
-    make_layer(registry, "toy", linear, 2, out);
-    out->args.x = mock_tag(out->x);
-    out->args.y = mock_tag(out->y);
-    out->args.bias = mock_tag(out->bias);
-    out->args.scratch = mock_tag(out->scratch);
-    out->args.zeroed = mock_tag(out->zeroed);
-}
-
 /* The stored weights as they would lie on the device already. */
 static void move_to_device(stored_weights *stored) {
     stored->qweight.data = mock_tag(stored->qweight.data);
@@ -61,14 +29,6 @@ static kry_prepare_args arguments_of(const applied_layer *layer, kry_sizes *size
     return args;
 }
 
-/* Room for so many bytes, filled with what nobody wrote. */
-static void *make_room(uint64_t bytes) {
-    uint64_t whole = (bytes + KRY_ALIGNMENT) / KRY_ALIGNMENT * KRY_ALIGNMENT;
-    void *room = aligned_alloc(KRY_ALIGNMENT, whole);
-    assert_non_null(room);
-    return memset(room, 0xcd, whole);
-}
-
 static void assert_applies(applied_layer *layer, mock_stream *stream) {
     poison(layer);
     layer->args.stream = stream;
@@ -87,7 +47,7 @@ static void assert_prepares(applied_layer *layer, mock_stream *stream) {
 
 static void host_weights_are_prepared_on_the_device(void **state) {
     (void)state;
-    kry_linear linear = shard();
+    kry_linear linear = toy_shard();
     applied_layer layer;
     make_on_toy(&linear, &layer);
     mock_stream stream = {0};
@@ -102,7 +62,7 @@ static void host_weights_are_prepared_on_the_device(void **state) {
 static void device_weights_are_prepared_where_they_lie(void **state) {
     (void)state;
     for (uint32_t act_order = 0; act_order < 2; act_order++) {
-        kry_linear linear = shard();
+        kry_linear linear = toy_shard();
         linear.act_order = act_order;
         applied_layer layer;
         make_on_toy(&linear, &layer);
@@ -118,7 +78,7 @@ static void device_weights_are_prepared_where_they_lie(void **state) {
 
 static void device_weights_pass_through_a_rewrite(void **state) {
     (void)state;
-    kry_linear linear = shard();
+    kry_linear linear = toy_shard();
     const char *paths[2] = {mock_path("toy_platform.so"), mock_path("toy_kernel.so")};
     const char *disable[] = {"toy_dense"};
     kry_registry_options options = closed_options(paths, 2);
@@ -144,7 +104,7 @@ static void device_weights_pass_through_a_rewrite(void **state) {
 
 static void reload_on_the_device_stays_at_its_address(void **state) {
     (void)state;
-    kry_linear linear = shard();
+    kry_linear linear = toy_shard();
     applied_layer layer;
     make_on_toy(&linear, &layer);
     kry_sizes sizes;
@@ -172,7 +132,7 @@ static void reload_on_the_device_stays_at_its_address(void **state) {
 
 static void scratch_of_the_caller_lies_on_the_device(void **state) {
     (void)state;
-    kry_linear linear = shard();
+    kry_linear linear = toy_shard();
     applied_layer layer;
     make_on_toy(&linear, &layer);
     kry_sizes sizes;
@@ -195,7 +155,7 @@ static void scratch_of_the_caller_lies_on_the_device(void **state) {
 /* The toy refuses to copy into scratch that does not lie on it. */
 static void platform_that_fails_is_told_with_its_reason(void **state) {
     (void)state;
-    kry_linear linear = shard();
+    kry_linear linear = toy_shard();
     applied_layer layer;
     make_on_toy(&linear, &layer);
     kry_sizes sizes;
@@ -212,7 +172,7 @@ static void platform_that_fails_is_told_with_its_reason(void **state) {
 
 static void scratch_of_the_layer_is_released_after_the_stream_has_passed(void **state) {
     (void)state;
-    kry_linear linear = shard();
+    kry_linear linear = toy_shard();
     applied_layer layer;
     make_on_toy(&linear, &layer);
     mock_stream stream = {0};
@@ -223,7 +183,7 @@ static void scratch_of_the_layer_is_released_after_the_stream_has_passed(void **
 
 static void weights_for_a_hypothetical_toy_are_prepared_in_host_memory(void **state) {
     (void)state;
-    kry_linear linear = shard();
+    kry_linear linear = toy_shard();
     applied_layer layer;
     make_layer(registry, "toy:toy_1", &linear, 2, &layer);
     mock_stream stream = {0};
@@ -236,7 +196,7 @@ static void weights_for_a_hypothetical_toy_are_prepared_in_host_memory(void **st
 
 static void weights_prepared_in_host_memory_are_not_applied_on_a_device(void **state) {
     (void)state;
-    kry_linear linear = shard();
+    kry_linear linear = toy_shard();
     applied_layer layer;
     make_on_toy(&linear, &layer);
     kry_sizes sizes;
@@ -261,7 +221,7 @@ static void weights_prepared_in_host_memory_are_not_applied_on_a_device(void **s
 static void device_memory_without_a_platform_plugin_is_unsupported(void **state) {
     (void)state;
     kry_registry *alone = open_mocks(NULL, "toy_kernel.so", NULL);
-    kry_linear linear = shard();
+    kry_linear linear = toy_shard();
     kry_device device = find_device(registry, "toy"); /* known from elsewhere */
     kry_layer_args args = KRY_INIT(kry_layer_args);
     args.device = &device;
@@ -287,7 +247,7 @@ static void device_memory_without_a_platform_plugin_is_unsupported(void **state)
 static void device_weights_on_a_cpu_are_refused(void **state) {
     (void)state;
     kry_registry *cpu = open_mocks(NULL, "dense.so", NULL);
-    kry_linear linear = shard();
+    kry_linear linear = toy_shard();
     applied_layer layer;
     make_layer(cpu, "cpu", &linear, 2, &layer);
     move_to_device(&layer.stored);
@@ -340,5 +300,5 @@ int main(void) {
         cmocka_unit_test(device_weights_on_a_cpu_are_refused),
         cmocka_unit_test(device_out_of_memory_is_an_error),
     };
-    return cmocka_run_group_tests_name("loader toy", tests, open_toy, close_toy) ? 1 : 0;
+    return cmocka_run_group_tests_name("loader toy", tests, open_toy, close_registry) ? 1 : 0;
 }

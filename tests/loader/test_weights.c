@@ -18,17 +18,9 @@ typedef struct prepared_probe {
     uint64_t bytes;
 } prepared_probe;
 
-static kry_registry *registry;
-
 static int open_probe(void **state) {
     (void)state;
     registry = open_mocks(NULL, "probe.so", NULL);
-    return 0;
-}
-
-static int close_probe(void **state) {
-    (void)state;
-    kry_registry_close(&registry);
     return 0;
 }
 
@@ -394,5 +386,5 @@ int main(void) {
         cmocka_unit_test(zero_points_where_none_belong_are_refused),
         cmocka_unit_test(group_out_of_range_is_refused),
     };
-    return cmocka_run_group_tests_name("loader weights", tests, open_probe, close_probe) ? 1 : 0;
+    return cmocka_run_group_tests_name("loader weights", tests, open_probe, close_registry) ? 1 : 0;
 }

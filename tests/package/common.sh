@@ -51,6 +51,20 @@ build_example() {
     esac
 }
 
+# check_cached_example PROGRAM: it prepares, the next time maps with the same numbers, and names a
+# layer that is missing.
+check_cached_example() {
+    "$1" "$model" "$layer" "$work/cache.kry" | tee "$work/first"
+    "$1" "$model" "$layer" "$work/cache.kry" | tee "$work/second"
+    grep -q "weights prepared$" "$work/first" || fail "the first run did not prepare"
+    grep -q "weights mapped$" "$work/second" || fail "the second run did not map"
+    [[ $(grep '^y =' "$work/first") == $(grep '^y =' "$work/second") ]] || fail "the numbers differ"
+    if "$1" "$model" no.such.layer "$work/none" 2>"$work/error"; then
+        fail "a missing layer was no error"
+    fi
+    grep -q no.such.layer "$work/error" || fail "the message does not name the layer"
+}
+
 # json FILE EXPRESSION: evaluate a Python expression over the document `d`.
 json() {
     python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$@"

@@ -22,12 +22,4 @@ cc -std=c17 -I"$prefix/include" -o "$work/sizes" "$work/sizes.c"
 diff "$work/rust_sizes" "$work/c_sizes" || fail "Rust and C disagree on the structs above"
 (($(wc -l <"$work/c_sizes") > 5)) || fail "no sizes were told"
 
-"$program" "$model" "$layer" "$work/cache.kry" | tee "$work/first"
-"$program" "$model" "$layer" "$work/cache.kry" | tee "$work/second"
-grep -q "weights prepared$" "$work/first" || fail "the first run did not prepare"
-grep -q "weights mapped$" "$work/second" || fail "the second run did not map"
-[[ $(grep '^y =' "$work/first") == $(grep '^y =' "$work/second") ]] || fail "the numbers differ"
-if "$program" "$model" no.such.layer "$work/none" 2>"$work/error"; then
-    fail "a missing layer was no error"
-fi
-grep -q no.such.layer "$work/error" || fail "the message does not name the layer"
+check_cached_example "$program"

@@ -1,7 +1,7 @@
 /*
  * AWQ of version gemm.
  */
-#include "problem.h"
+#include "fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,24 +12,6 @@
 
 #include <stdio.h>
 #include <string.h>
-
-static struct model model;
-static struct safetensors file;
-static struct problem problem;
-
-static int setup(void **state) {
-    (void)state;
-    model_create(&model);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    model_remove(&model);
-    tensors_free(&file);
-    problem_free(&problem);
-    return 0;
-}
 
 static void write_model(int flags, const char *config) {
     write_awq(&problem, &file, "model.q_proj", flags);

@@ -2,7 +2,7 @@
  * compressed-tensors: the numbers of its tensors, seen through the views of any partition, and
  * tensors that disagree with the config.
  */
-#include "problem.h"
+#include "fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,24 +13,6 @@
 
 #include <stdio.h>
 #include <string.h>
-
-static struct model model;
-static struct safetensors file;
-static struct problem problem;
-
-static int setup(void **state) {
-    (void)state;
-    model_create(&model);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    model_remove(&model);
-    tensors_free(&file);
-    problem_free(&problem);
-    return 0;
-}
 
 static void write_config(const struct problem *p, const char *more) {
     char group[64] = "\"strategy\": \"channel\"";

@@ -1,7 +1,7 @@
 /*
  * Content keys: the same for the same weights, another for any other.
  */
-#include "problem.h"
+#include "fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,25 +18,6 @@
 #include <unistd.h>
 
 enum { LAYERS = 2 };
-
-static struct model model;
-static struct safetensors file;
-static struct problem problem;
-
-static int setup(void **state) {
-    (void)state;
-    model_create(&model);
-    problem_make(&problem, 64, 16, 32, 4, false);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    model_remove(&model);
-    tensors_free(&file);
-    problem_free(&problem);
-    return 0;
-}
 
 static void open_as(const char *format) {
     tensors_write(&file, &model, "model.safetensors");
@@ -211,15 +192,19 @@ static void wrong_arguments_are_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(key_of_bytes_is_the_same_for_a_copy, setup, teardown),
-        cmocka_unit_test_setup_teardown(key_tells_layers_and_slices_apart, setup, teardown),
-        cmocka_unit_test_setup_teardown(key_of_bytes_changes_with_a_byte_of_any_tensor, setup,
+        cmocka_unit_test_setup_teardown(key_of_bytes_is_the_same_for_a_copy, setup_with_problem,
                                         teardown),
-        cmocka_unit_test_setup_teardown(key_of_files_changes_when_a_file_is_written_in_place, setup,
+        cmocka_unit_test_setup_teardown(key_tells_layers_and_slices_apart, setup_with_problem,
                                         teardown),
-        cmocka_unit_test_setup_teardown(key_changes_with_how_zero_points_are_read, setup, teardown),
-        cmocka_unit_test_setup_teardown(description_is_that_of_the_weights, setup, teardown),
-        cmocka_unit_test_setup_teardown(wrong_arguments_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(key_of_bytes_changes_with_a_byte_of_any_tensor,
+                                        setup_with_problem, teardown),
+        cmocka_unit_test_setup_teardown(key_of_files_changes_when_a_file_is_written_in_place,
+                                        setup_with_problem, teardown),
+        cmocka_unit_test_setup_teardown(key_changes_with_how_zero_points_are_read,
+                                        setup_with_problem, teardown),
+        cmocka_unit_test_setup_teardown(description_is_that_of_the_weights, setup_with_problem,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(wrong_arguments_are_refused, setup_with_problem, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

@@ -2,7 +2,7 @@
  * Files: what safetensors files, indexes and folders may look like, and every way in which
  * they can be damaged.
  */
-#include "writer.h"
+#include "fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,22 +16,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static struct model model;
-static struct safetensors file;
-
-static int setup(void **state) {
-    (void)state;
-    model_create(&model);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    model_remove(&model);
-    tensors_free(&file);
-    return 0;
-}
 
 /* ---- what is well ---------------------------------------------------------------------- */
 

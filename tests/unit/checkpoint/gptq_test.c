@@ -1,7 +1,7 @@
 /*
  * GPTQ: versions 1 and 2, the two rules of version 1's zero points, act-order, overrides.
  */
-#include "problem.h"
+#include "fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,24 +12,6 @@
 
 #include <stdio.h>
 #include <string.h>
-
-static struct model model;
-static struct safetensors file;
-static struct problem problem;
-
-static int setup(void **state) {
-    (void)state;
-    model_create(&model);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    model_remove(&model);
-    tensors_free(&file);
-    problem_free(&problem);
-    return 0;
-}
 
 static void write_config(const char *more) {
     model_text(&model, "config.json",

@@ -1,7 +1,7 @@
 /*
  * The list of layers, slices of them, and how long it takes to open many.
  */
-#include "problem.h"
+#include "fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,25 +14,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-
-static struct model model;
-static struct safetensors file;
-static struct problem problem;
-
-static int setup(void **state) {
-    (void)state;
-    model_create(&model);
-    problem_make(&problem, 64, 16, 32, 4, false);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    model_remove(&model);
-    tensors_free(&file);
-    problem_free(&problem);
-    return 0;
-}
 
 static void open_with_config(void) {
     tensors_write(&file, &model, "model.safetensors");
@@ -318,17 +299,22 @@ static void opening_many_layers_takes_little_time(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(layers_are_in_order_of_numbers, setup, teardown),
-        cmocka_unit_test_setup_teardown(find_layer_that_is_not_there_names_near_misses, setup,
+        cmocka_unit_test_setup_teardown(layers_are_in_order_of_numbers, setup_with_problem,
                                         teardown),
-        cmocka_unit_test_setup_teardown(slices_outside_or_empty_are_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(slice_describes_the_partition, setup, teardown),
-        cmocka_unit_test_setup_teardown(indexes_past_the_last_and_null_are_refused, setup,
+        cmocka_unit_test_setup_teardown(find_layer_that_is_not_there_names_near_misses,
+                                        setup_with_problem, teardown),
+        cmocka_unit_test_setup_teardown(slices_outside_or_empty_are_refused, setup_with_problem,
                                         teardown),
+        cmocka_unit_test_setup_teardown(slice_describes_the_partition, setup_with_problem,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(indexes_past_the_last_and_null_are_refused,
+                                        setup_with_problem, teardown),
         cmocka_unit_test_setup_teardown(slice_of_a_newer_caller_is_refused_when_it_means_more,
-                                        setup, teardown),
-        cmocka_unit_test_setup_teardown(weights_may_be_made_by_many_threads, setup, teardown),
-        cmocka_unit_test_setup_teardown(opening_many_layers_takes_little_time, setup, teardown),
+                                        setup_with_problem, teardown),
+        cmocka_unit_test_setup_teardown(weights_may_be_made_by_many_threads, setup_with_problem,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(opening_many_layers_takes_little_time, setup_with_problem,
+                                        teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

@@ -4,7 +4,7 @@
  * parts are summed in f32, as an all-reduce does, the bias added by the first; column-parallel ones
  * follow each other. On every CPU kernel that takes the parts.
  */
-#include "problem.h"
+#include "fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,9 +22,6 @@ enum { M = 3, PARTS_MAX = 4 };
 
 static kry_registry *registry;
 static kry_device cpu;
-static struct model model;
-static struct safetensors file;
-static struct problem problem;
 static float *x, *bias;    /* [M, K], [N] */
 static double *expected;   /* [M, N], with the bias */
 static size_t kernels_run; /* in one case */
@@ -47,23 +44,13 @@ static int close_registry(void **state) {
     return 0;
 }
 
-static int setup(void **state) {
-    (void)state;
-    model_create(&model);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    model_remove(&model);
-    tensors_free(&file);
-    problem_free(&problem);
+static int free_all(void **state) {
     free(x);
     free(bias);
     free(expected);
     x = bias = NULL;
     expected = NULL;
-    return 0;
+    return teardown(state);
 }
 
 static void *must(size_t bytes) {
@@ -320,11 +307,11 @@ static void parts_of_an_awq_layer_sum_to_the_whole(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(parts_of_29568_at_128_sum_to_the_whole, setup, teardown),
-        cmocka_unit_test_setup_teardown(parts_of_704_at_64_sum_to_the_whole, setup, teardown),
+        cmocka_unit_test_setup_teardown(parts_of_29568_at_128_sum_to_the_whole, setup, free_all),
+        cmocka_unit_test_setup_teardown(parts_of_704_at_64_sum_to_the_whole, setup, free_all),
         cmocka_unit_test_setup_teardown(parts_of_an_act_order_layer_sum_to_the_whole, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(parts_of_an_awq_layer_sum_to_the_whole, setup, teardown),
+                                        free_all),
+        cmocka_unit_test_setup_teardown(parts_of_an_awq_layer_sum_to_the_whole, setup, free_all),
     };
     return cmocka_run_group_tests_name("checkpoint shards", tests, open_registry, close_registry)
                ? 1

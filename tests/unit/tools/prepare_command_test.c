@@ -17,16 +17,7 @@
 
 enum { LAYERS = 14 };
 
-static int make_model(void **state) {
-    if (scratch_begin(state))
-        return 1;
-    scratch_model("tiny", "dense");
-    struct finished run =
-        run_kernelry(CPU_PLUGINS, ARGUMENTS("quantize", scratch_at("dense"), scratch_at("model")));
-    int failed = run.code;
-    finished_free(&run);
-    return failed;
-}
+static int make_model(void **state) { return scratch_quantized(state, NULL); }
 
 /* Prepare with the cache; that so many layers had that outcome and all others were mapped. */
 static void assert_prepares(const char *outcome, int count, const char *content) {

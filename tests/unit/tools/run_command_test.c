@@ -21,16 +21,7 @@
 /* With a bias: 96 × 48 */
 #define LAYER "model.layers.1.self_attn.k_proj"
 
-static int make_models(void **state) {
-    if (scratch_begin(state))
-        return 1;
-    scratch_model("tiny", "dense");
-    struct finished run = run_kernelry(
-        CPU_PLUGINS, ARGUMENTS("quantize", scratch_at("dense"), scratch_at("model"), "--asym"));
-    int failed = run.code;
-    finished_free(&run);
-    return failed;
-}
+static int make_models(void **state) { return scratch_quantized(state, "--asym"); }
 
 /* ---- models and shapes ---------------------------------------------------------------- */
 

@@ -3,6 +3,8 @@
  */
 #include "scratch.h"
 
+#include "process.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -52,6 +54,17 @@ void scratch_model(const char *kind, const char *name) {
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+int scratch_quantized(void **state, const char *option) {
+    if (scratch_begin(state))
+        return 1;
+    scratch_model("tiny", "dense");
+    struct finished run = run_kernelry(
+        CPU_PLUGINS, ARGUMENTS("quantize", scratch_at("dense"), scratch_at("model"), option));
+    int failed = run.code;
+    finished_free(&run);
+    return failed;
 }
 
 void scratch_write(const char *name, const void *data, size_t bytes) {

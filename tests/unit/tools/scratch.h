@@ -16,6 +16,10 @@ const char *scratch_at(const char *name);
 /** Make a model of a kind (see make_model.c) under a name. Fails the test when it cannot. */
 void scratch_model(const char *kind, const char *name);
 
+/** Setup: the folder with a tiny model, "dense", and what `kernelry quantize` with one more option
+ *  (NULL: none) makes of it, "model". */
+int scratch_quantized(void **state, const char *option);
+
 /** Write a file, or read one with a '\0' behind it, to be freed; *bytes may be NULL. Fail the
  *  test when they cannot. */
 void scratch_write(const char *name, const void *data, size_t bytes);
