@@ -72,13 +72,18 @@ static long kilobytes(const char *file, const char *name) {
 /* Large enough to be seen beside all else: 4 MB. */
 static kry_linear large(void) { return describe(2048, 2048, -1, KRY_WEIGHT_U4B8, KRY_TYPE_F32); }
 
-static bool shares_and_applies(kry_registry *registry, const char *path, double expected) {
+/* A layer of it whose y are its rows' sums. */
+static void make_large(kry_registry *registry, applied_layer *out) {
     kry_linear linear = large();
-    applied_layer layer;
-    make_layer(registry, "cpu", &linear, 1, &layer);
+    make_layer(registry, "cpu", &linear, 1, out);
     for (int64_t k = 0; k < linear.in_features; k++)
-        layer.x[k] = 1;
-    layer.args.bias = NULL;
+        out->x[k] = 1;
+    out->args.bias = NULL;
+}
+
+static bool shares_and_applies(kry_registry *registry, const char *path, double expected) {
+    applied_layer layer;
+    make_large(registry, &layer);
     bool good = map_layer(layer.layer, path) == KRY_OK && apply_layer(&layer) == KRY_OK &&
                 (double)layer.y[7] == expected;
     /* Each page is here, none is the process's own. */
@@ -92,12 +97,8 @@ static bool shares_and_applies(kry_registry *registry, const char *path, double 
 static void two_processes_share_the_pages_of_a_file(void **state) {
     (void)state;
     kry_registry *registry = open_mocks(NULL, "dense.so", NULL);
-    kry_linear linear = large();
     applied_layer layer;
-    make_layer(registry, "cpu", &linear, 1, &layer);
-    for (int64_t k = 0; k < linear.in_features; k++)
-        layer.x[k] = 1;
-    layer.args.bias = NULL;
+    make_large(registry, &layer);
     assert_ok(prepare_layer(&layer));
     assert_ok(apply_layer(&layer));
     double expected = layer.y[7];

@@ -269,7 +269,7 @@ static void parts_of_704_at_64_sum_to_the_whole(void **state) {
             write_compressed_tensors(&problem, &file, "model.down", 0);
             compressed_tensors_config("");
             check_all(splits, 5);
-            teardown(NULL);
+            free_all(NULL);
             setup(NULL);
         }
 }
@@ -285,7 +285,7 @@ static void parts_of_an_act_order_layer_sum_to_the_whole(void **state) {
                "\"gptq\", \"bits\": 4, \"group_size\": 64, \"sym\": false, \"desc_act\": true, "
                "\"checkpoint_format\": \"gptq_v2\"}}");
     check_all(splits, 3);
-    teardown(NULL);
+    free_all(NULL);
     setup(NULL);
     problem_make(&problem, 704, 72, 64, 8, true);
     problem_shuffle(&problem);
