@@ -202,6 +202,7 @@ struct opened_device {
     const struct ranked_kernel *kernel;
     kry_device device;
     void *state;
+    bool opening; /* by one thread; others that want it wait */
 };
 
 struct kry_registry {
@@ -213,7 +214,8 @@ struct kry_registry {
     size_t directory_count;
     struct ranked_kernels kernels;
     uint64_t cpu_features;
-    pthread_mutex_t opening; /* guards `opened` alone */
+    pthread_mutex_t opening; /* guards `opened` alone, and is held for no call of a plugin */
+    pthread_cond_t opened_one;
     struct opened_device *opened;
     _Atomic uint64_t warned[WARNED_SLOTS]; /* hashes of shapes; 0 is a free slot */
 };

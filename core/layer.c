@@ -94,36 +94,61 @@ static bool same_device(const kry_device *a, const kry_device *b) {
            a->cpu_features == b->cpu_features;
 }
 
+/* The state of a kernel on a device that is opened or being opened, or NULL. */
+static struct opened_device *find_opened(const kry_layer *layer) {
+    struct opened_device *opened = layer->registry->opened;
+    while (opened != NULL &&
+           (opened->kernel != layer->kernel || !same_device(&opened->device, &layer->device)))
+        opened = opened->next;
+    return opened;
+}
+
+/* Make the entry, then let the kernel open the device without the lock: that may take seconds, in
+ * which layers of other kernels and devices are made. */
+static kry_status open_first(kry_layer *layer, struct opened_device **out) {
+    kry_registry *registry = layer->registry;
+    struct opened_device *opened = calloc(1, sizeof *opened);
+    if (opened == NULL)
+        return kry_error_set(KRY_E_MEMORY, "out of memory for a device's state");
+    *opened = (struct opened_device){.next = registry->opened,
+                                     .kernel = layer->kernel,
+                                     .device = layer->device,
+                                     .opening = true};
+    registry->opened = opened;
+    pthread_mutex_unlock(&registry->opening);
+    kry_status status = layer->kernel->linear.open_device(
+        &opened->device, &registry->services.offered, &opened->state);
+    if (status != KRY_OK)
+        status = core_kernel_failed(layer->kernel, "open_device", status);
+    pthread_mutex_lock(&registry->opening);
+    opened->opening = false;
+    if (status != KRY_OK) {
+        struct opened_device **link = &registry->opened;
+        while (*link != opened)
+            link = &(*link)->next;
+        *link = opened->next;
+        free(opened);
+    } else {
+        *out = opened;
+    }
+    pthread_cond_broadcast(&registry->opened_one);
+    return status;
+}
+
 /* A kernel's code is loaded on a device once, by the first layer there. */
 static kry_status open_device(kry_layer *layer) {
-    const struct ranked_kernel *kernel = layer->kernel;
     kry_registry *registry = layer->registry;
-    if (kernel->linear.open_device == NULL || layer->device.flags & KRY_DEVICE_HYPOTHETICAL)
+    if (layer->kernel->linear.open_device == NULL || layer->device.flags & KRY_DEVICE_HYPOTHETICAL)
         return KRY_OK;
     kry_status status = KRY_OK;
     pthread_mutex_lock(&registry->opening);
-    struct opened_device *opened = registry->opened;
-    while (opened != NULL &&
-           (opened->kernel != kernel || !same_device(&opened->device, &layer->device)))
-        opened = opened->next;
-    if (opened == NULL) {
-        opened = calloc(1, sizeof *opened);
-        if (opened == NULL) {
-            status = kry_error_set(KRY_E_MEMORY, "out of memory for a device's state");
-        } else {
-            opened->kernel = kernel;
-            opened->device = layer->device;
-            status = kernel->linear.open_device(&opened->device, &registry->services.offered,
-                                                &opened->state);
-            if (status != KRY_OK) {
-                free(opened);
-                status = core_kernel_failed(kernel, "open_device", status);
-            } else {
-                opened->next = registry->opened;
-                registry->opened = opened;
-            }
-        }
+    struct opened_device *opened = find_opened(layer);
+    while (opened != NULL && opened->opening) { /* it may fail, and be gone */
+        pthread_cond_wait(&registry->opened_one, &registry->opening);
+        opened = find_opened(layer);
     }
+    if (opened == NULL)
+        status = open_first(layer, &opened);
     if (status == KRY_OK)
         layer->binding.device_state = opened->state;
     pthread_mutex_unlock(&registry->opening);

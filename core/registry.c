@@ -102,6 +102,7 @@ static void destroy(kry_registry *registry) {
     free(registry->plugins);
     free(registry->directories);
     free(registry->kernels.items);
+    pthread_cond_destroy(&registry->opened_one);
     pthread_mutex_destroy(&registry->opening);
     free(registry);
 }
@@ -125,6 +126,7 @@ kry_status kry_registry_open(const kry_registry_options *options, kry_registry *
         return kry_error_set(KRY_E_MEMORY, "out of memory for a registry");
     atomic_init(&registry->references, 1);
     pthread_mutex_init(&registry->opening, NULL);
+    pthread_cond_init(&registry->opened_one, NULL);
     core_host_init(&registry->services, given.host != NULL ? &host : NULL,
                    !(given.flags & KRY_REGISTRY_NO_ENVIRONMENT));
     status = fill(registry, &given);
