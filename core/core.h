@@ -81,8 +81,12 @@ kry_status core_find(const kry_registry_options *options, const struct host_serv
                      struct found *out);
 void core_found_free(struct found *found);
 
-/** The absolute path of the file that this code was loaded from; NULL when it cannot be told. */
-char *core_own_path(void);
+/** The path of the file whose code or data is mapped at the address, as the system tells it now:
+ *  another than it was loaded by when it was renamed since, with " (deleted)" behind it when it is
+ *  no more. *out is NULL when the system does not tell. KRY_E_MEMORY is the only error. */
+kry_status core_mapped_path(const void *address, char **out);
+/** Of the file that this code was loaded from. */
+kry_status core_own_path(char **out);
 
 /* ---- note.c: what a file says of itself, before anything of it runs -------------------- */
 
@@ -105,7 +109,8 @@ static inline uint64_t note_cpu_features(const kry_note *note) {
 /** KRY_E_TRUST: somebody other than root, this user or the owner of this library could have
  *  written the file or swapped it through a directory above. */
 kry_status core_trust(const char *real_path, const struct stat *file, uid_t library_owner);
-uid_t core_library_owner(void);
+/** Root where it cannot be told. KRY_E_MEMORY is the only error. */
+kry_status core_library_owner(uid_t *out);
 
 /* ---- override.c: the operator's word ---------------------------------------------------- */
 

@@ -30,7 +30,8 @@ static kry_status add_file(struct found *found, const char *given, bool named_ou
         real = strdup(given);
     }
     file->path = real;
-    if (real == NULL || (file->status != KRY_OK && file->reason == NULL)) {
+    if (real == NULL || (file->status != KRY_OK && file->reason == NULL) ||
+        error_number == ENOMEM) {
         free(real);
         free(file->reason);
         return kry_error_set(KRY_E_MEMORY, "out of memory while listing plugins");
@@ -57,6 +58,11 @@ static int is_shared_object(const struct dirent *entry) {
     return length > 3 && strcmp(entry->d_name + length - 3, ".so") == 0;
 }
 
+/* Not alphasort, which follows the locale: which of two plugins is found first must not. */
+static int by_name(const struct dirent **a, const struct dirent **b) {
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
 static kry_status search_directory(struct found *found, const char *path,
                                    const struct host_services *log) {
     kry_status status = add_directory(found, path);
@@ -64,7 +70,7 @@ static kry_status search_directory(struct found *found, const char *path,
         return status;
     struct dirent **entries;
     /* By name, so that the order of finding does not depend on the file system. */
-    int count = scandir(path, &entries, is_shared_object, alphasort);
+    int count = scandir(path, &entries, is_shared_object, by_name);
     if (count < 0 && errno == ENOMEM)
         return kry_error_set(KRY_E_MEMORY, "out of memory while listing %s", path);
     if (count < 0) {
@@ -86,6 +92,21 @@ static kry_status search_directory(struct found *found, const char *path,
     return status;
 }
 
+/* Devices and FIFOs are not even opened, which is an act of its own on some of them. */
+static kry_status add_irregular(struct found *found, const char *path) {
+    kry_status status = add_file(found, path, true, 0);
+    if (status != KRY_OK)
+        return status;
+    struct found_file *file = &found->files[found->count - 1];
+    if (file->status == KRY_OK) {
+        file->status = KRY_E_FORMAT;
+        file->reason = strdup("is not a regular file");
+        if (file->reason == NULL)
+            status = kry_error_set(KRY_E_MEMORY, "out of memory while listing plugins");
+    }
+    return status;
+}
+
 /* A path of code or environment: a directory to search or a file named outright. */
 static kry_status search_path(struct found *found, const char *path,
                               const struct host_services *log) {
@@ -94,7 +115,7 @@ static kry_status search_path(struct found *found, const char *path,
         return add_file(found, path, true, errno);
     if (S_ISDIR(entry.st_mode))
         return search_directory(found, path, log);
-    return add_file(found, path, true, 0);
+    return S_ISREG(entry.st_mode) ? add_file(found, path, true, 0) : add_irregular(found, path);
 }
 
 /* The list of KERNELRY_PLUGIN_PATH, separated by colons. */
@@ -117,61 +138,88 @@ static kry_status search_list(struct found *found, const char *list, const char 
     return status;
 }
 
-char *core_own_path(void) {
-    /* Not dladdr: for a program with the static library inside it tells argv[0], which whoever
-     * starts the program chooses. */
-    FILE *maps = fopen("/proc/self/maps", "re");
+/* The path in a line of /proc/self/maps when it is that of the address, or NULL. */
+static char *path_in_line(char *line, uintptr_t address) {
+    uintptr_t begin, end;
+    int name = 0;
+    if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %*s %*s %*s %n", &begin, &end, &name) < 2 ||
+        address < begin || address >= end || name == 0 || line[name] != '/')
+        return NULL;
+    line[strcspn(line, "\n")] = '\0';
+    return line + name;
+}
+
+kry_status core_mapped_path(const void *address, char **out) {
     char *line = NULL, *path = NULL;
     size_t room = 0;
-    uintptr_t self = (uintptr_t)&core_own_path;
-    while (maps != NULL && path == NULL && getline(&line, &room, maps) > 0) {
-        uintptr_t begin, end;
-        int name = 0;
-        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %*s %*s %*s %n", &begin, &end, &name) >=
-                2 &&
-            self >= begin && self < end && name > 0 && line[name] == '/') {
-            line[strcspn(line, "\n")] = '\0';
-            path = strdup(line + name);
-        }
-    }
+    *out = NULL;
+    errno = 0;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    while (maps != NULL && path == NULL && getline(&line, &room, maps) > 0)
+        path = path_in_line(line, (uintptr_t)address);
+    if (path != NULL)
+        *out = strdup(path);
+    bool out_of_memory = *out == NULL && errno == ENOMEM;
     free(line);
     if (maps != NULL)
         fclose(maps);
-    return path;
+    return out_of_memory ? kry_error_set(KRY_E_MEMORY, "out of memory while reading what is mapped")
+                         : KRY_OK;
+}
+
+kry_status core_own_path(char **out) {
+    /* Not dladdr: for a program with the static library inside it tells argv[0], which whoever
+     * starts the program chooses. */
+    return core_mapped_path((const void *)(uintptr_t)&core_own_path, out);
 }
 
 /* kernelry/plugins beside the library; for a program with the static library inside, in the
- * lib directory beside its own. NULL when out of memory or the system does not tell. */
-static char *default_directory(void) {
-    char *own = core_own_path();
+ * lib directory beside its own. NULL when the system does not tell where the library is. */
+static kry_status default_directory(char **out) {
+    char *own, *beside = NULL, *resolved = NULL, *directory = NULL;
+    kry_status status = core_own_path(&own);
     char *slash = own != NULL ? strrchr(own, '/') : NULL;
-    char *directory = NULL;
-    if (slash != NULL) {
-        *slash = '\0';
-        directory = core_format("%s/kernelry/plugins", own);
-        struct stat entry;
-        if (directory != NULL && stat(directory, &entry) != 0) {
-            char *beside = core_format("%s/../lib/kernelry/plugins", own);
-            char *resolved = beside != NULL ? realpath(beside, NULL) : NULL;
-            if (resolved != NULL) {
-                free(directory);
-                directory = resolved;
-            }
-            free(beside);
+    *out = NULL;
+    if (slash == NULL) {
+        free(own);
+        return status;
+    }
+    *slash = '\0';
+    struct stat entry;
+    directory = core_format("%s/kernelry/plugins", own);
+    if (directory != NULL && stat(directory, &entry) != 0 && errno == ENOENT) {
+        beside = core_format("%s/../lib/kernelry/plugins", own);
+        errno = 0;
+        resolved = beside != NULL ? realpath(beside, NULL) : NULL;
+        if (beside == NULL || (resolved == NULL && errno == ENOMEM)) {
+            free(directory);
+            directory = NULL;
         }
     }
+    if (directory == NULL)
+        status = kry_error_set(KRY_E_MEMORY, "out of memory for the plugin directory");
+    if (resolved != NULL) {
+        free(directory);
+        directory = resolved;
+    }
+    *out = directory;
+    free(beside);
     free(own);
-    return directory;
+    return status;
 }
 
 static kry_status search_default(struct found *found, const struct host_services *log) {
-    char *directory = default_directory();
+    char *directory;
     struct stat entry;
-    kry_status status = KRY_OK;
-    if (directory != NULL && stat(directory, &entry) == 0 && S_ISDIR(entry.st_mode))
+    kry_status status = default_directory(&directory);
+    if (status == KRY_OK && directory == NULL)
+        core_log(log, KRY_LOG_WARNING,
+                 "the install's plugin directory is not searched: the system does not tell where "
+                 "the library is");
+    else if (status == KRY_OK && stat(directory, &entry) != 0 && errno == ENOENT)
+        status = add_directory(found, directory); /* an install without plugins */
+    else if (status == KRY_OK)
         status = search_directory(found, directory, log);
-    else if (directory != NULL)
-        status = add_directory(found, directory);
     free(directory);
     return status;
 }

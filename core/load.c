@@ -51,24 +51,28 @@ static const struct plugin *find_name(const struct load_context *context, const 
     return NULL;
 }
 
+static bool names_platform(const kry_note *note, const char *platform) {
+    bool named = false;
+    for (size_t i = 0; i < KRY_NOTE_PLATFORMS_MAX && platform[0] != '\0'; i++)
+        named |= strncmp(note->platforms[i].name, platform, sizeof note->platforms[i].name) == 0;
+    return named;
+}
+
 static kry_status check_kernel(const kry_note *note, const kry_kernel *kernel) {
     if (kernel == NULL || kernel->struct_size < sizeof *kernel)
         return kry_error_set(KRY_E_PLUGIN, "has a kernel that is NULL or too small (KRY-P13)");
     if (kernel->name == NULL || !core_name_is_valid(kernel->name, 64))
         return kry_error_set(KRY_E_PLUGIN, "has a kernel without a valid name (KRY-P13)");
-    if (kernel->platform == NULL || kernel->operation == NULL || kernel->layout_name == NULL ||
-        kernel->summary == NULL)
+    if (kernel->platform == NULL || kernel->summary == NULL || kernel->operation == NULL ||
+        !core_name_is_valid(kernel->operation, 64) || kernel->layout_name == NULL ||
+        !core_name_is_valid(kernel->layout_name, 128))
         return kry_error_set(KRY_E_PLUGIN,
-                             "kernel %s lacks platform, operation, layout name or summary "
-                             "(KRY-P13)",
+                             "kernel %s lacks platform, summary, or a valid name of its operation "
+                             "or layout (KRY-P13)",
                              kernel->name);
-    bool known = false;
-    for (size_t i = 0; i < KRY_NOTE_PLATFORMS_MAX; i++)
-        known |=
-            strncmp(note->platforms[i].name, kernel->platform, sizeof note->platforms[i].name) == 0;
-    if (!known || kernel->platform[0] == '\0')
+    if (!names_platform(note, kernel->platform))
         return kry_error_set(KRY_E_PLUGIN,
-                             "kernel %s serves platform '%s', which the note does not name "
+                             "kernel %s serves platform '%.64s', which the note does not name "
                              "(KRY-P13)",
                              kernel->name, kernel->platform);
     if (strcmp(kernel->operation, KRY_OPERATION_LINEAR) != 0)
@@ -115,20 +119,51 @@ static kry_status check_table(const kry_note *note, const kry_plugin *table) {
     for (uint64_t i = 0; i < table->platform_count; i++)
         if (table->platforms[i] == NULL ||
             table->platforms[i]->struct_size < sizeof(kry_platform) ||
-            table->platforms[i]->name == NULL)
-            return kry_error_set(KRY_E_PLUGIN, "has a platform that is NULL, too small or "
-                                               "nameless (KRY-P13)");
+            table->platforms[i]->name == NULL || !names_platform(note, table->platforms[i]->name))
+            return kry_error_set(KRY_E_PLUGIN, "has operations of a platform that are NULL, too "
+                                               "small, or of one that the note does not name "
+                                               "(KRY-P13)");
     return KRY_OK;
+}
+
+/* Also by the time of change, which renaming away and back sets, and nobody but the system can. */
+static bool is_same_file(const char *path, const struct stat *checked) {
+    struct stat now;
+    return stat(path, &now) == 0 && now.st_dev == checked->st_dev &&
+           now.st_ino == checked->st_ino && now.st_size == checked->st_size &&
+           memcmp(&now.st_mtim, &checked->st_mtim, sizeof now.st_mtim) == 0 &&
+           memcmp(&now.st_ctim, &checked->st_ctim, sizeof now.st_ctim) == 0;
+}
+
+/* The loader takes a path for the file that it has loaded from there before, whatever lies there
+ * now. A path that leads nowhere tells nothing: some file systems map from files of their own. */
+static kry_status check_image(const kry_note *note, const struct stat *checked, const void *entry) {
+    static const char gone[] = " (deleted)";
+    char *mapped;
+    kry_status status = core_mapped_path(entry, &mapped);
+    if (mapped == NULL)
+        return status;
+    size_t length = strlen(mapped), tail = sizeof gone - 1;
+    struct stat now;
+    bool exists = stat(mapped, &now) == 0;
+    if (exists ? now.st_dev != checked->st_dev || now.st_ino != checked->st_ino
+               : length > tail && strcmp(mapped + length - tail, gone) == 0)
+        status = kry_error_set(KRY_E_TRUST,
+                               "is not where its entry %s lies, which is %s: this process loaded "
+                               "another file from this path before, and keeps it until it ends, "
+                               "or a library brings that symbol (KRY-C05)",
+                               note->entry, mapped);
+    free(mapped);
+    return status;
 }
 
 /* The file that ran must be the file that was checked: by identity and by note. */
 static kry_status check_identity(const struct plugin *plugin, const struct stat *checked,
                                  const void *entry) {
-    struct stat now;
-    if (stat(plugin->path, &now) != 0 || now.st_dev != checked->st_dev ||
-        now.st_ino != checked->st_ino || now.st_size != checked->st_size ||
-        now.st_mtim.tv_sec != checked->st_mtim.tv_sec ||
-        now.st_mtim.tv_nsec != checked->st_mtim.tv_nsec)
+    kry_status status = check_image(&plugin->note, checked, entry);
+    if (status != KRY_OK)
+        return status;
+    if (!is_same_file(plugin->path, checked))
         return kry_error_set(KRY_E_TRUST, "was replaced while it was being loaded (KRY-C05)");
     if (!core_note_is_loaded(entry, &plugin->note))
         return kry_error_set(KRY_E_TRUST, "the note in memory differs from the file's (KRY-C05)");
@@ -139,8 +174,11 @@ static kry_status open_library(struct plugin *plugin, const struct stat *checked
     /* By its real path, so that $ORIGIN, debuggers and dladdr work. Never closed: kernels,
      * literals and thread-locals of it may be in use until the process ends. */
     void *library = dlopen(plugin->path, RTLD_NOW | RTLD_LOCAL);
-    if (library == NULL)
-        return kry_error_set(KRY_E_DEPENDENCY, "cannot be loaded: %s", dlerror());
+    if (library == NULL) {
+        const char *why = dlerror();
+        return kry_error_set(KRY_E_DEPENDENCY, "cannot be loaded: %s",
+                             why != NULL ? why : "the system's loader does not say why");
+    }
     void *symbol = dlsym(library, plugin->note.entry);
     if (symbol == NULL)
         return kry_error_set(KRY_E_DEPENDENCY, "lacks the symbol %s that its note names",

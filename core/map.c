@@ -27,15 +27,20 @@ struct mapping {
 };
 
 static kry_status cannot(const char *path, const char *what) {
-    return kry_error_set(errno == ENOENT ? KRY_E_NOT_FOUND : KRY_E_IO, "%s: cannot be %s: %s", path,
-                         what, strerror(errno));
+    kry_status status = errno == ENOENT   ? KRY_E_NOT_FOUND
+                        : errno == ENOMEM ? KRY_E_MEMORY
+                                          : KRY_E_IO;
+    return kry_error_set(status, "%s: cannot be %s: %s", path, what, strerror(errno));
 }
 
 /* ---- the file -------------------------------------------------------------------------- */
 
 static kry_status check_trust(const struct mapping *m, const char *real_path,
                               const struct stat *entry) {
-    kry_status status = core_trust(real_path, entry, core_library_owner());
+    uid_t owner;
+    kry_status status = core_library_owner(&owner);
+    if (status == KRY_OK)
+        status = core_trust(real_path, entry, owner);
     if (status != KRY_E_TRUST)
         return status;
     if (m->args->flags & KRY_MAP_RELAX_TRUST) {

@@ -15,19 +15,17 @@ static kry_status load_all(kry_registry *registry, const struct found *found,
     struct load_context context = {.log = &registry->services,
                                    .overrides = overrides,
                                    .cpu_features = registry->cpu_features,
-                                   .library_owner = core_library_owner(),
                                    .relax_trust = relax_trust,
                                    .plugins = registry->plugins};
-    for (size_t i = 0; i < found->count; i++) {
+    kry_status status = core_library_owner(&context.library_owner);
+    for (size_t i = 0; i < found->count && status == KRY_OK; i++) {
         bool skip;
-        kry_status status = core_load(&context, &found->files[i],
-                                      &registry->plugins[registry->plugin_count], &skip);
-        if (status != KRY_OK)
-            return status;
-        registry->plugin_count += !skip;
+        status = core_load(&context, &found->files[i], &registry->plugins[registry->plugin_count],
+                           &skip);
+        registry->plugin_count += status == KRY_OK && !skip;
         context.count = registry->plugin_count;
     }
-    return KRY_OK;
+    return status;
 }
 
 static kry_status mask_cpu(kry_registry *registry, const kry_registry_options *options) {

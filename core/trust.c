@@ -16,12 +16,13 @@
 #include <string.h>
 #include <unistd.h>
 
-uid_t core_library_owner(void) {
-    char *own = core_own_path();
+kry_status core_library_owner(uid_t *out) {
+    char *own;
     struct stat file;
-    uid_t owner = own != NULL && stat(own, &file) == 0 ? file.st_uid : 0;
+    kry_status status = core_own_path(&own);
+    *out = own != NULL && stat(own, &file) == 0 ? file.st_uid : 0;
     free(own);
-    return owner;
+    return status;
 }
 
 static bool group_is_owners_own(uid_t owner, gid_t group) {
