@@ -8,6 +8,7 @@
 
 #include <kernelry/plugin.h>
 
+#include <stdatomic.h>
 #include <string.h>
 
 /* ---- mock_gates.c: who takes what, after vLLM's mixed-precision kernels --------------- */
@@ -108,6 +109,40 @@ kry_status mock_fail_bind(const kry_binding *binding);
 kry_status mock_fail_apply(const kry_binding *binding, const kry_apply_args *args);
 /** Fails with a number that is no status, and says nothing. */
 kry_status mock_odd_apply(const kry_binding *binding, const kry_apply_args *args);
+
+/* ---- mock_odd.c: tables, names and answers as no author should make them ------------------ */
+
+extern const char mock_long_text[]; /* nearly 4 KiB of a letter */
+extern const char mock_no_utf8[];
+
+/** A copy of a struct that ends where memory that cannot be read begins, and says that it is of
+ *  `told` bytes. */
+void *mock_at_edge(const void *from, size_t bytes, size_t told);
+/** The plugin with one kernel of its own, all of later sizes and none readable beyond ours. */
+const kry_plugin *mock_later(const kry_plugin *plugin);
+/** The plugin with the operations of one platform more; NULL is one as well. */
+const kry_plugin *mock_bring(const kry_plugin *plugin, const kry_platform *platform);
+
+/** Waits, for in_features MOCK_WAITS_FOR, until a gate is open; else takes everything. */
+int64_t mock_can_wait(const kry_device *device, const kry_linear *linear, kry_refusal *refusal);
+/** Waits likewise, in any case. */
+kry_status mock_open_waiting(const kry_device *device, const kry_host *host, void **state);
+/** No, with numbers and a code that mean nothing. */
+int64_t mock_can_babble(const kry_device *device, const kry_linear *linear, kry_refusal *refusal);
+/** No, with a sentence of 4 KiB. */
+int64_t mock_can_preach(const kry_device *device, const kry_linear *linear, kry_refusal *refusal);
+/** Yes, and fills in a refusal; with all the padding there can be. */
+int64_t mock_can_waver(const kry_device *device, const kry_linear *linear, kry_refusal *refusal);
+
+/** The environment's MOCK_GATE is the address of one, "%p". */
+typedef struct mock_gate {
+    atomic_int waiting; /* calls that came to it */
+    atomic_int open;
+} mock_gate;
+#define MOCK_WAITS_FOR 4242
+
+/** Call the function whose address the environment's MOCK_CALL is, as "%p"; for constructors. */
+void mock_call_back(void);
 
 /* ---- mock_services.c: a platform that brings services ----------------------------------- */
 

@@ -8,7 +8,7 @@
  *   MOCK_PLATFORM       also brings the operations of this platform, a kry_platform
  * and, to be wrong in one way each,
  *   MOCK_CPU_FEATURES   KRY_CPU_* that the note asks for
- *   MOCK_ABI_MAJOR      what the note says of the ABI
+ *   MOCK_ABI_MAJOR, MOCK_ABI_MINOR  what the note says of the ABI
  *   MOCK_CONSTRUCTOR    a statement that runs as soon as the file is loaded
  *   MOCK_BREAK          a statement that damages the table before it is returned
  *   MOCK_TABLE          what the entry returns instead of the table
@@ -21,6 +21,10 @@
 #ifdef MOCK_ABI_MAJOR
 #undef KRY_ABI_MAJOR
 #define KRY_ABI_MAJOR MOCK_ABI_MAJOR
+#endif
+#ifdef MOCK_ABI_MINOR
+#undef KRY_ABI_MINOR
+#define KRY_ABI_MINOR MOCK_ABI_MINOR
 #endif
 #ifndef MOCK_CPU_FEATURES
 #define MOCK_CPU_FEATURES 0
