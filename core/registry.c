@@ -17,6 +17,11 @@ static kry_status load_all(kry_registry *registry, const struct found *found,
                                    .cpu_features = registry->cpu_features,
                                    .relax_trust = relax_trust,
                                    .plugins = registry->plugins};
+    for (context.slots = 2; context.slots <= 2 * found->count;)
+        context.slots *= 2;
+    context.by_inode = calloc(context.slots, sizeof context.by_inode[0]);
+    if (context.by_inode == NULL)
+        return kry_error_set(KRY_E_MEMORY, "out of memory for %zu plugins", found->count);
     kry_status status = core_library_owner(&context.library_owner);
     for (size_t i = 0; i < found->count && status == KRY_OK; i++) {
         bool skip;
@@ -25,6 +30,7 @@ static kry_status load_all(kry_registry *registry, const struct found *found,
         registry->plugin_count += status == KRY_OK && !skip;
         context.count = registry->plugin_count;
     }
+    free(context.by_inode);
     return status;
 }
 

@@ -71,13 +71,14 @@ static int clear_environment(void **state) {
     return 0;
 }
 
-/* A registry of two plugins that reads the environment, the CPU as it sees it, what it printed. */
+/* A registry of two plugins, and of a file that is not there, that reads the environment; the CPU
+ * as it sees it, and how much it printed. */
 static kry_registry *open_printing(log_lines *log, kry_device *cpu, long *bytes) {
     char first[FIXTURE_PATH], second[FIXTURE_PATH];
     snprintf(first, sizeof first, "%s", mock_path("dense.so"));
     snprintf(second, sizeof second, "%s", mock_path("whole_groups.so"));
-    const char *paths[] = {first, second};
-    kry_registry_options options = closed_options(paths, 2);
+    const char *paths[] = {first, second, "/absent.so"};
+    kry_registry_options options = closed_options(paths, 3);
     options.flags = 0;
     log_init(log);
     catch_output();
@@ -100,7 +101,7 @@ static void environment_is_not_read_with_raised_privileges(void **state) {
     opened = open_printing(&log, &cpu, &bytes);
     assert_string_equal(kernel_order(opened, "cpu"), "whole_groups dense");
     assert_int_equal(kry_registry_kernel_count(opened, "cuda"), 0);
-    assert_int_equal(kry_registry_plugin_count(opened), 2);
+    assert_int_equal(kry_registry_plugin_count(opened), 3);
     assert_int_equal(cpu.cpu_features, plain.cpu_features);
     assert_int_equal(bytes, 0);
     assert_int_equal(log.warnings, 0);
