@@ -41,8 +41,11 @@ const kry_plugin *mock_later(const kry_plugin *plugin) {
 
 const kry_plugin *mock_bring(const kry_plugin *plugin, const kry_platform *platform) {
     static const kry_platform *platforms[1];
+    static kry_platform kept; /* what is given lives as long as the call */
     static kry_plugin bringing;
-    platforms[0] = platform;
+    if (platform != NULL)
+        kept = *platform;
+    platforms[0] = platform != NULL ? &kept : NULL;
     bringing = *plugin;
     bringing.platforms = platforms;
     bringing.platform_count = 1;
