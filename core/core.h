@@ -87,6 +87,9 @@ void core_found_free(struct found *found);
 kry_status core_mapped_path(const void *address, char **out);
 /** Of the file that this code was loaded from. */
 kry_status core_own_path(char **out);
+/** A part of the install, kernelry/NAME beside the library; for a program with the static library
+ *  inside, in the lib directory beside its own. As core_mapped_path. */
+kry_status core_beside(const char *name, char **out);
 
 /* ---- note.c: what a file says of itself, before anything of it runs -------------------- */
 

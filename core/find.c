@@ -173,10 +173,8 @@ kry_status core_own_path(char **out) {
     return core_mapped_path((const void *)(uintptr_t)&core_own_path, out);
 }
 
-/* kernelry/plugins beside the library; for a program with the static library inside, in the
- * lib directory beside its own. NULL when the system does not tell where the library is. */
-static kry_status default_directory(char **out) {
-    char *own, *beside = NULL, *resolved = NULL, *directory = NULL;
+kry_status core_beside(const char *name, char **out) {
+    char *own, *beside = NULL, *resolved = NULL, *path = NULL;
     kry_status status = core_own_path(&own);
     char *slash = own != NULL ? strrchr(own, '/') : NULL;
     *out = NULL;
@@ -186,23 +184,23 @@ static kry_status default_directory(char **out) {
     }
     *slash = '\0';
     struct stat entry;
-    directory = core_format("%s/kernelry/plugins", own);
-    if (directory != NULL && stat(directory, &entry) != 0 && errno == ENOENT) {
-        beside = core_format("%s/../lib/kernelry/plugins", own);
+    path = core_format("%s/kernelry/%s", own, name);
+    if (path != NULL && stat(path, &entry) != 0 && errno == ENOENT) {
+        beside = core_format("%s/../lib/kernelry/%s", own, name);
         errno = 0;
         resolved = beside != NULL ? realpath(beside, NULL) : NULL;
         if (beside == NULL || (resolved == NULL && errno == ENOMEM)) {
-            free(directory);
-            directory = NULL;
+            free(path);
+            path = NULL;
         }
     }
-    if (directory == NULL)
-        status = kry_error_set(KRY_E_MEMORY, "out of memory for the plugin directory");
+    if (path == NULL)
+        status = kry_error_set(KRY_E_MEMORY, "out of memory for the path of kernelry/%s", name);
     if (resolved != NULL) {
-        free(directory);
-        directory = resolved;
+        free(path);
+        path = resolved;
     }
-    *out = directory;
+    *out = path;
     free(beside);
     free(own);
     return status;
@@ -211,7 +209,7 @@ static kry_status default_directory(char **out) {
 static kry_status search_default(struct found *found, const struct host_services *log) {
     char *directory;
     struct stat entry;
-    kry_status status = default_directory(&directory);
+    kry_status status = core_beside("plugins", &directory);
     if (status == KRY_OK && directory == NULL)
         core_log(log, KRY_LOG_WARNING,
                  "the install's plugin directory is not searched: the system does not tell where "

@@ -116,6 +116,15 @@ bool core_name_is_valid(const char *name, size_t capacity) {
     return true;
 }
 
+/* What a file that was not trusted yet says is printed to terminals. */
+static bool is_printable(const char *text, size_t capacity) {
+    size_t length = strnlen(text, capacity);
+    for (size_t i = 0; i < length; i++)
+        if (text[i] < ' ' || text[i] > '~')
+            return false;
+    return length < capacity;
+}
+
 static kry_status check_note(const kry_note *note) {
     if (note->flags != 0)
         return kry_error_set(KRY_E_ABI,
@@ -127,8 +136,9 @@ static kry_status check_note(const kry_note *note) {
                                            "characters other than letters, digits, '_-.'");
     if (!core_name_is_valid(note->entry, sizeof note->entry))
         return kry_error_set(KRY_E_FORMAT, "has a note whose entry symbol is no symbol");
-    if (memchr(note->version, '\0', sizeof note->version) == NULL)
-        return kry_error_set(KRY_E_FORMAT, "has a note whose version has no end");
+    if (!is_printable(note->version, sizeof note->version))
+        return kry_error_set(KRY_E_FORMAT,
+                             "has a note whose version has no end or is not printable ASCII");
     for (size_t i = 0; i < KRY_NOTE_PLATFORMS_MAX; i++) {
         const kry_note_platform *platform = &note->platforms[i];
         if (i > 0 && platform->name[0] == '\0')

@@ -243,7 +243,7 @@ typedef struct kry_note {
     uint32_t cpu_features_low; /* KRY_CPU_* without which no code of the plugin may run */
     uint32_t cpu_features_high;
     char name[64];    /* letters, digits and '_' */
-    char version[32]; /* for people */
+    char version[32]; /* for people: printable ASCII */
     char entry[96];   /* the one exported symbol: const kry_plugin *(void) */
     kry_note_platform platforms[KRY_NOTE_PLATFORMS_MAX]; /* "" ends the list */
 } kry_note;

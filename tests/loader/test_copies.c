@@ -24,9 +24,10 @@
 #define FUNCTIONS(DO)                                                                              \
     DO(kry_registry_open)                                                                          \
     DO(kry_registry_close)                                                                         \
-    DO(kry_registry_search_path) DO(kry_registry_kernel_count) DO(kry_registry_kernel)             \
-        DO(kry_registry_find_device) DO(kry_layer_create) DO(kry_layer_destroy)                    \
-            DO(kry_layer_prepare) DO(kry_layer_apply) DO(kry_error_message)
+    DO(kry_registry_search_path)                                                                   \
+    DO(kry_registry_kernel_count) DO(kry_registry_kernel) DO(kry_registry_find_device)             \
+        DO(kry_layer_create) DO(kry_layer_destroy) DO(kry_layer_prepare) DO(kry_layer_apply)       \
+            DO(kry_error_message)
 
 typedef struct copy {
     char folder[FIXTURE_PATH];

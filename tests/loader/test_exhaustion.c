@@ -217,6 +217,24 @@ static void opening_with_failing_system_calls_tells_what_it_lacks(void **state) 
         fail_calls_of_open(errors[i]);
 }
 
+static void reads_in_pieces_make_no_difference(void **state) {
+    (void)state;
+    static log_lines log;
+    static char found[sizeof usual];
+    know_the_usual();
+    log_init(&log);
+    kry_registry *opened = NULL;
+    shim_read_in_pieces(true);
+    shim_fail_call(0, 0);
+    assert_int_equal(open_world(&opened, &log), KRY_OK);
+    shim_stop();
+    shim_read_in_pieces(false);
+    assert_in_range(shim_calls(), 10000, 1000000); /* a byte each */
+    tell(opened, found, sizeof found);
+    assert_string_equal(found, usual);
+    kry_registry_close(&opened);
+}
+
 /* ---- decisions and layers ---------------------------------------------------------------------
  */
 
@@ -396,6 +414,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opening_without_memory_is_a_clean_error),
         cmocka_unit_test(opening_with_failing_system_calls_tells_what_it_lacks),
+        cmocka_unit_test(reads_in_pieces_make_no_difference),
         cmocka_unit_test(layer_without_memory_fails_and_stays_as_it_was),
         cmocka_unit_test(files_of_prepared_weights_survive_failing_system_calls),
     };

@@ -70,6 +70,8 @@ static void constructor_of_a_refused_file_does_not_run(void **state) {
         {note + offsetof(kry_note, cpu_features_low), &every_cpu, 4, KRY_E_UNSUPPORTED, "KRY-C06"},
         {note + offsetof(kry_note, name), &zero, 1, KRY_E_FORMAT, "name"},
         {note + offsetof(kry_note, name), "caf\xe9", 5, KRY_E_FORMAT, "name"},
+        {note + offsetof(kry_note, version), "\x1b[2J", 5, KRY_E_FORMAT, "version"},
+        {note + offsetof(kry_note, version), "1.0\xff", 5, KRY_E_FORMAT, "version"},
         {note + offsetof(kry_note, entry), "kry plugin", 11, KRY_E_FORMAT, "entry"},
         {note + offsetof(kry_note, platforms), "c\xffu", 4, KRY_E_FORMAT, "platform"},
         {offsetof(Elf64_Ehdr, e_machine), &machine, 2, KRY_E_FORMAT, "machine"},

@@ -36,7 +36,7 @@ static struct {
     const char *failed;
     const void *live[FOLLOWED];
     size_t live_count;
-    bool raised;
+    bool raised, pieces, interrupted;
     bool dlopen_failed; /* so dlerror has something to tell */
     unsigned opens;
     char opened[OPENED][256];
@@ -62,6 +62,7 @@ const char *shim_failed(void) { return shim.failed; }
 unsigned shim_allocations(void) { return shim.allocations; }
 unsigned shim_calls(void) { return shim.calls; }
 size_t shim_live(void) { return shim.live_count; }
+void shim_read_in_pieces(bool pieces) { shim.pieces = pieces; }
 void shim_raise_privileges(bool raised) { shim.raised = raised; }
 
 static bool allocation_fails(const char *name) {
@@ -211,7 +212,13 @@ REAL(int, open, const char *path, int flags, ...) {
     return call_fails("open") ? -1 : __real_open(path, flags, mode);
 }
 REAL(ssize_t, pread, int file, void *out, size_t bytes, off_t at) {
-    return call_fails("pread") ? -1 : __real_pread(file, out, bytes, at);
+    if (call_fails("pread"))
+        return -1;
+    if (!shim.pieces || !shim.watching)
+        return __real_pread(file, out, bytes, at);
+    shim.interrupted = !shim.interrupted;
+    errno = EINTR;
+    return shim.interrupted ? -1 : __real_pread(file, out, bytes > 0 ? 1 : 0, at);
 }
 REAL(ssize_t, pwrite, int file, const void *from, size_t bytes, off_t at) {
     return call_fails("pwrite") ? -1 : __real_pwrite(file, from, bytes, at);

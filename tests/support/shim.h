@@ -24,6 +24,9 @@ const char *shim_failed(void);
 unsigned shim_allocations(void);
 unsigned shim_calls(void);
 
+/** While watching: reads of files give a byte at a time, every other one is interrupted first. */
+void shim_read_in_pieces(bool pieces);
+
 /** Blocks, and mappings of files, that were made while watching and are not released yet. */
 size_t shim_live(void);
 /** Descriptors that the process has open. */

@@ -308,5 +308,5 @@ int main(void) {
         cmocka_unit_test_teardown(file_removed_between_check_and_load_is_not_used, forget_hooks),
         cmocka_unit_test(device_or_fifo_is_not_even_opened),
     };
-    return cmocka_run_group_tests_name("loader privileges", tests, NULL, NULL) ? 1 : 0;
+    return cmocka_run_group_tests_name("loader hermetic", tests, NULL, NULL) ? 1 : 0;
 }
