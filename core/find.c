@@ -140,32 +140,30 @@ char *core_own_path(void) {
     return path;
 }
 
-/* kernelry/plugins beside the library; for a program with the static library inside, in the
- * lib directory beside its own. NULL when out of memory or the system does not tell. */
-static char *default_directory(void) {
+char *core_beside(const char *name) {
     char *own = core_own_path();
     char *slash = own != NULL ? strrchr(own, '/') : NULL;
-    char *directory = NULL;
+    char *path = NULL;
     if (slash != NULL) {
         *slash = '\0';
-        directory = core_format("%s/kernelry/plugins", own);
+        path = core_format("%s/kernelry/%s", own, name);
         struct stat entry;
-        if (directory != NULL && stat(directory, &entry) != 0) {
-            char *beside = core_format("%s/../lib/kernelry/plugins", own);
+        if (path != NULL && stat(path, &entry) != 0) {
+            char *beside = core_format("%s/../lib/kernelry/%s", own, name);
             char *resolved = beside != NULL ? realpath(beside, NULL) : NULL;
             if (resolved != NULL) {
-                free(directory);
-                directory = resolved;
+                free(path);
+                path = resolved;
             }
             free(beside);
         }
     }
     free(own);
-    return directory;
+    return path;
 }
 
 static kry_status search_default(struct found *found, const struct host_services *log) {
-    char *directory = default_directory();
+    char *directory = core_beside("plugins");
     struct stat entry;
     kry_status status = KRY_OK;
     if (directory != NULL && stat(directory, &entry) == 0 && S_ISDIR(entry.st_mode))

@@ -135,7 +135,14 @@ static kry_status check_identity(const struct plugin *plugin, const struct stat 
     return KRY_OK;
 }
 
-static kry_status open_library(struct plugin *plugin, const struct stat *checked) {
+static void tell_step(const struct load_context *context, const char *what) {
+    if (context->step != NULL)
+        context->step(what);
+}
+
+static kry_status open_library(const struct load_context *context, struct plugin *plugin,
+                               const struct stat *checked) {
+    tell_step(context, "while it was loaded: in a constructor of it or of a library it needs");
     /* By its real path, so that $ORIGIN, debuggers and dladdr work. Never closed: kernels,
      * literals and thread-locals of it may be in use until the process ends. */
     void *library = dlopen(plugin->path, RTLD_NOW | RTLD_LOCAL);
@@ -151,7 +158,9 @@ static kry_status open_library(struct plugin *plugin, const struct stat *checked
     /* ISO C has no conversion from object to function pointers; POSIX promises this one. */
     kry_plugin_entry entry;
     memcpy(&entry, &symbol, sizeof entry);
+    tell_step(context, "in its entry");
     const kry_plugin *table = entry();
+    tell_step(context, "while its table was checked");
     status = check_table(&plugin->note, table);
     if (status != KRY_OK)
         return status;
@@ -190,8 +199,10 @@ static kry_status admit(struct load_context *context, struct plugin *plugin,
     }
     if (status == KRY_OK)
         status = check_cpu(plugin, context->cpu_features);
+    if (status == KRY_OK && context->probe_helper != NULL)
+        status = core_probe(context, plugin);
     if (status == KRY_OK)
-        status = open_library(plugin, file);
+        status = open_library(context, plugin, file);
     return status == KRY_OK ? KRY_OK : refuse_by_error(plugin, status);
 }
 

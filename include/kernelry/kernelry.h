@@ -38,7 +38,8 @@ typedef struct kry_registry kry_registry;
 enum {
     KRY_REGISTRY_NO_DEFAULT_DIR = 1, /* leave out the install's own plugin directory */
     KRY_REGISTRY_NO_ENVIRONMENT = 2, /* read no KERNELRY_* variable */
-    KRY_REGISTRY_RELAX_TRUST = 4     /* load files that others could have written; warns */
+    KRY_REGISTRY_RELAX_TRUST = 4,    /* load files that others could have written; warns */
+    KRY_REGISTRY_PROBE = 8           /* try each plugin in a process of its own first */
 };
 
 /**
@@ -54,6 +55,12 @@ enum {
  *                (KERNELRY_CPU_MASK, a list of names such as "avx2,avx512", or "none")
  * host           services, NULL for the platform's; *host is copied, its context borrowed
  *                until every layer and the registry are gone
+ * probe_milliseconds   with KRY_REGISTRY_PROBE: how long one plugin's trial may take; 0: 10 000
+ *
+ * A trial (KRY_REGISTRY_PROBE) loads a plugin that passed all other checks in a process of its own,
+ * calls its entry, and asks each kernel about a plain description. One that crashes, hangs or ends
+ * that process is refused (KRY_E_PLUGIN) with the signal and the step it was at, and nothing of it
+ * runs here. It costs a process a plugin; it is no sandbox. docs/trust.md tells how it is done.
  *
  * A name matches a plugin, a kernel, or a kernel of one plugin as "plugin/kernel". The
  * environment's overrides are applied after the code's, and win. One that names nothing is
@@ -73,12 +80,16 @@ typedef struct kry_registry_options {
     const kry_host *host;
     uint32_t flags; /* KRY_REGISTRY_* */
     uint32_t reserved;
+    uint32_t probe_milliseconds; /* since ABI 0.3 */
+    uint32_t reserved_2;         /* 0 */
 } kry_registry_options;
 
 /**
  * Find, check, load and order the plugins. A bad plugin is recorded and left out.
  *
- * Errors     KRY_E_ARGUMENT, KRY_E_MEMORY. Finding no plugin at all is no error.
+ * Errors     KRY_E_ARGUMENT, KRY_E_MEMORY. Finding no plugin at all is no error. With
+ *            KRY_REGISTRY_PROBE: KRY_E_IO, KRY_E_TRUST: the helper kernelry-probe is not beside
+ *            the library, or somebody else could have written it.
  * Threads    safe. Initialises no GPU runtime: the process may still fork.
  */
 KRY_API kry_status kry_registry_open(const kry_registry_options *options, kry_registry **out);

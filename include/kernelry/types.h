@@ -29,7 +29,7 @@
 #endif
 
 #define KRY_ABI_MAJOR 0
-#define KRY_ABI_MINOR 2
+#define KRY_ABI_MINOR 3
 
 #if defined(__GNUC__)
 #define KRY_API __attribute__((visibility("default")))
