@@ -174,9 +174,9 @@ static json_t *kernel_json(const kry_kernel_info *kernel) {
     json_put(object, "summary", json_text(kernel->summary));
     json_put(object, "priority", json_integer(kernel->priority));
     json_put(object, "fallback", json_boolean(kernel->fallback));
-    json_put(object, "deterministic", json_boolean(kernel->flags & 1));
-    json_put(object, "batch_invariant", json_boolean(kernel->flags & 2));
-    json_put(object, "int8_activations", json_boolean(kernel->flags & 4));
+    json_put(object, "deterministic", json_boolean(kernel->flags & KRY_KERNEL_DETERMINISTIC));
+    json_put(object, "batch_invariant", json_boolean(kernel->flags & KRY_KERNEL_BATCH_INVARIANT));
+    json_put(object, "int8_activations", json_boolean(kernel->flags & KRY_KERNEL_INT8_ACTIVATIONS));
     json_put(object, "layout", json_text(kernel->layout_name));
     json_put(object, "layout_version", json_integer(kernel->layout_version));
     return object;

@@ -19,6 +19,10 @@ extern "C" {
 /** The release, such as "0.1.0"; apart from the ABI version. */
 KRY_API const char *kry_version(void);
 
+/** The ABI of the library at run time, to compare with the KRY_ABI_VERSION of these headers:
+ * another major is incompatible, an older minor lacks what was added since. */
+KRY_API uint32_t kry_abi_version(void);
+
 /** A status in words, such as "no kernel". */
 KRY_API const char *kry_status_string(kry_status status);
 
@@ -51,7 +55,7 @@ enum {
  * disable        names of plugins and kernels to leave out (also KERNELRY_DISABLE)
  * prefer         names of plugins and kernels to put first, in this order (KERNELRY_PREFER)
  * priority       "name=value", for plugins and kernels (KERNELRY_PRIORITY)
- * cpu_mask       CPU features that may be used; 0: all that the processor has
+ * cpu_mask       CPU features that may be used; 0: all that the processor has; KRY_CPU_NONE
  *                (KERNELRY_CPU_MASK, a list of names such as "avx2,avx512", or "none")
  * host           services, NULL for the platform's; *host is copied, its context borrowed
  *                until every layer and the registry are gone
@@ -78,8 +82,8 @@ typedef struct kry_registry_options {
     size_t priority_count;
     uint64_t cpu_mask;
     const kry_host *host;
-    uint32_t flags; /* KRY_REGISTRY_* */
-    uint32_t reserved;
+    uint32_t flags;              /* KRY_REGISTRY_* */
+    uint32_t reserved;           /* 0 */
     uint32_t probe_milliseconds; /* since ABI 0.3 */
     uint32_t reserved_2;         /* 0 */
 } kry_registry_options;
@@ -106,7 +110,8 @@ enum {
     KRY_PLUGIN_NOT_A_PLUGIN = 5 /* a shared object without our note, in a directory */
 };
 
-/** A platform that a plugin serves, as its note says (kry_kernel_info has what overrides made). */
+/** A platform that a plugin serves, as its note says (kry_kernel_info has what overrides made). It
+ *  is an element of an array and never grows. */
 typedef struct kry_plugin_platform {
     char name[32];
     int32_t priority;
@@ -151,8 +156,7 @@ typedef struct kry_kernel_info {
     const char *summary;
     const char *layout_name;
     uint32_t layout_version;
-    uint32_t
-        flags; /* KRY_KERNEL_* of plugin.h: 1 deterministic, 2 batch-invariant, 4 int8 inside */
+    uint32_t flags; /* KRY_KERNEL_* */
     int32_t priority;
     uint32_t fallback; /* 0 or 1 */
 } kry_kernel_info;
@@ -216,7 +220,7 @@ typedef struct kry_candidate {
     int32_t priority;
     uint32_t fallback; /* 0 or 1 */
     uint32_t verdict;  /* KRY_VERDICT_* */
-    uint32_t flags;    /* KRY_KERNEL_* of plugin.h */
+    uint32_t flags;    /* KRY_KERNEL_* */
 } kry_candidate;
 
 /**
@@ -405,10 +409,11 @@ typedef struct kry_map_args {
  * while it is mapped, reading it raises SIGBUS, as with every mapping; kry_layer_save never does.
  *
  * Errors     KRY_E_NOT_FOUND: no such file; KRY_E_FORMAT: damaged; KRY_E_FOREIGN: of another
- * layout, description, byte order or format; KRY_E_STALE: of other content; KRY_E_TRUST. In all of
- * these prepare and save again. KRY_E_ARGUMENT, KRY_E_IO, KRY_E_MEMORY, KRY_E_UNSUPPORTED. The
- * layer is as it was before. On an error of the device or of the kernel's bind apply answers
- * KRY_E_STATE until a map or prepare succeeds. Threads    as kry_layer_prepare.
+ *            layout, description, byte order or format; KRY_E_STALE: of other content; KRY_E_TRUST.
+ *            In all of these prepare and save again. KRY_E_ARGUMENT, KRY_E_IO, KRY_E_MEMORY,
+ *            KRY_E_UNSUPPORTED. The layer is as it was before. On an error of the device or of the
+ *            kernel's bind apply answers KRY_E_STATE until a map or prepare succeeds.
+ * Threads    as kry_layer_prepare.
  */
 KRY_API kry_status kry_layer_map(kry_layer *layer, const kry_map_args *args);
 
