@@ -25,6 +25,9 @@ kry_status core_copy_in(void *to, size_t to_size, const void *from, size_t least
 kry_status core_copy_out(void *to, const void *from, size_t from_size, const char *type);
 
 #define COPY_IN(to, from, type) core_copy_in((to), sizeof(type), (from), sizeof(type), #type)
+/** Likewise for a struct that has grown; `first_new` is the first field that it lacked at first. */
+#define COPY_IN_SINCE(to, from, type, first_new)                                                   \
+    core_copy_in((to), sizeof(type), (from), offsetof(type, first_new), #type)
 #define COPY_OUT(to, from, type) core_copy_out((to), (from), sizeof(type), #type)
 
 /** A printf into fresh memory; NULL when out of it. */
@@ -163,10 +166,13 @@ struct load_context {
     uint64_t cpu_features;
     uid_t library_owner;
     bool relax_trust;
-    struct plugin *plugins; /* those before this one */
+    const char *probe_helper; /* NULL: plugins are loaded without a trial */
+    uint32_t probe_milliseconds;
+    void (*step)(const char *what); /* in a trial: told what the plugin does next. NULL: nobody */
+    struct plugin *plugins;         /* those before this one */
     size_t count;
     size_t *by_inode; /* hashed, open addressing: the place of a plugin, from 1; 0 is free */
-    size_t slots;     /* a power of two, more than there are files */
+    size_t slots;     /* a power of two, more than there are files; 0: one file is loaded alone */
 };
 
 /** Check and load one file; whatever is wrong with it is recorded in *out. KRY_E_MEMORY is the
@@ -174,6 +180,16 @@ struct load_context {
 kry_status core_load(struct load_context *context, const struct found_file *file,
                      struct plugin *out, bool *skip);
 void core_plugin_free(struct plugin *plugin);
+
+/* ---- probe.c: a trial in a process of its own --------------------------------------------- */
+
+/** The helper that tries plugins, for free. KRY_E_IO, KRY_E_TRUST: it is not there, or somebody
+ *  else could have written it. */
+kry_status core_probe_find(const struct load_context *context, char **out);
+/** Let a plugin that is about to be loaded run in a process of its own. KRY_OK: it came through;
+ *  KRY_E_PLUGIN: it crashed, hung or ended that process; KRY_E_IO: there was no trial; or what
+ *  loading it here would answer. */
+kry_status core_probe(const struct load_context *context, const struct plugin *plugin);
 
 /* ---- order.c --------------------------------------------------------------------------- */
 

@@ -54,4 +54,6 @@ const char *kry_status_string(kry_status status) {
     return words[status];
 }
 
+uint32_t kry_abi_version(void) { return KRY_ABI_VERSION; }
+
 const char *kry_version(void) { return KERNELRY_VERSION; }

@@ -31,6 +31,8 @@ static kry_status refuse_by_error(struct plugin *plugin, kry_status status) {
 
 /* One plugin by two paths is one plugin. Named outright once is named outright. */
 static bool seen_before(struct load_context *context, const struct plugin *plugin) {
+    if (context->slots == 0)
+        return false;
     size_t slot = (size_t)((uint64_t)plugin->inode * UINT64_C(0x9e3779b97f4a7c15) >> 32);
     for (; context->by_inode[slot &= context->slots - 1] != 0; slot++) {
         struct plugin *other = &context->plugins[context->by_inode[slot] - 1];
@@ -172,7 +174,14 @@ static kry_status check_identity(const struct plugin *plugin, const struct stat 
     return KRY_OK;
 }
 
-static kry_status open_library(struct plugin *plugin, const struct stat *checked) {
+static void tell_step(const struct load_context *context, const char *what) {
+    if (context->step != NULL)
+        context->step(what);
+}
+
+static kry_status open_library(const struct load_context *context, struct plugin *plugin,
+                               const struct stat *checked) {
+    tell_step(context, "while it was loaded: in a constructor of it or of a library it needs");
     /* By its real path, so that $ORIGIN, debuggers and dladdr work. Never closed: kernels,
      * literals and thread-locals of it may be in use until the process ends. */
     void *library = dlopen(plugin->path, RTLD_NOW | RTLD_LOCAL);
@@ -191,7 +200,9 @@ static kry_status open_library(struct plugin *plugin, const struct stat *checked
     /* ISO C has no conversion from object to function pointers; POSIX promises this one. */
     kry_plugin_entry entry;
     memcpy(&entry, &symbol, sizeof entry);
+    tell_step(context, "in its entry");
     const kry_plugin *table = entry();
+    tell_step(context, "while its table was checked");
     status = check_table(&plugin->note, table);
     if (status != KRY_OK)
         return status;
@@ -230,8 +241,10 @@ static kry_status admit(struct load_context *context, struct plugin *plugin,
     }
     if (status == KRY_OK)
         status = check_cpu(plugin, context->cpu_features);
+    if (status == KRY_OK && context->probe_helper != NULL)
+        status = core_probe(context, plugin);
     if (status == KRY_OK)
-        status = open_library(plugin, file);
+        status = open_library(context, plugin, file);
     return status == KRY_OK ? KRY_OK : refuse_by_error(plugin, status);
 }
 

@@ -8,21 +8,26 @@
 #include <string.h>
 
 static kry_status load_all(kry_registry *registry, const struct found *found,
-                           struct overrides *overrides, bool relax_trust) {
+                           struct overrides *overrides, const kry_registry_options *options) {
     registry->plugins = calloc(found->count + 1, sizeof registry->plugins[0]);
     if (registry->plugins == NULL)
         return kry_error_set(KRY_E_MEMORY, "out of memory for %zu plugins", found->count);
     struct load_context context = {.log = &registry->services,
                                    .overrides = overrides,
                                    .cpu_features = registry->cpu_features,
-                                   .relax_trust = relax_trust,
+                                   .relax_trust = options->flags & KRY_REGISTRY_RELAX_TRUST,
+                                   .probe_milliseconds = options->probe_milliseconds,
                                    .plugins = registry->plugins};
     for (context.slots = 2; context.slots <= 2 * found->count;)
         context.slots *= 2;
     context.by_inode = calloc(context.slots, sizeof context.by_inode[0]);
     if (context.by_inode == NULL)
         return kry_error_set(KRY_E_MEMORY, "out of memory for %zu plugins", found->count);
+    char *helper = NULL;
     kry_status status = core_library_owner(&context.library_owner);
+    if (status == KRY_OK && (options->flags & KRY_REGISTRY_PROBE))
+        status = core_probe_find(&context, &helper);
+    context.probe_helper = helper;
     for (size_t i = 0; i < found->count && status == KRY_OK; i++) {
         bool skip;
         status = core_load(&context, &found->files[i], &registry->plugins[registry->plugin_count],
@@ -31,6 +36,7 @@ static kry_status load_all(kry_registry *registry, const struct found *found,
         context.count = registry->plugin_count;
     }
     free(context.by_inode);
+    free(helper);
     return status;
 }
 
@@ -53,7 +59,7 @@ static kry_status fill(kry_registry *registry, const kry_registry_options *optio
     if (status == KRY_OK)
         status = core_find(options, &registry->services, &found);
     if (status == KRY_OK)
-        status = load_all(registry, &found, &overrides, options->flags & KRY_REGISTRY_RELAX_TRUST);
+        status = load_all(registry, &found, &overrides, options);
     if (status == KRY_OK)
         status = core_order(registry->plugins, registry->plugin_count, &overrides,
                             &registry->services, &registry->kernels);
@@ -81,11 +87,11 @@ static kry_status check_options(const kry_registry_options *options) {
         (options->priority_count > 0 && options->priority == NULL))
         return kry_error_set(KRY_E_ARGUMENT, "kry_registry_options: a list is NULL, its count "
                                              "is not 0");
-    if (options->reserved != 0)
+    if (options->reserved != 0 || options->reserved_2 != 0)
         return kry_error_set(KRY_E_ARGUMENT, "kry_registry_options: reserved is %u, expected 0",
-                             options->reserved);
+                             options->reserved | options->reserved_2);
     if (options->flags & ~(uint32_t)(KRY_REGISTRY_NO_DEFAULT_DIR | KRY_REGISTRY_NO_ENVIRONMENT |
-                                     KRY_REGISTRY_RELAX_TRUST))
+                                     KRY_REGISTRY_RELAX_TRUST | KRY_REGISTRY_PROBE))
         return kry_error_set(KRY_E_ARGUMENT, "kry_registry_options: flags %#x are unknown",
                              options->flags);
     return KRY_OK;
@@ -118,7 +124,7 @@ kry_status kry_registry_open(const kry_registry_options *options, kry_registry *
     kry_host host = {0};
     kry_status status = KRY_OK;
     if (options != NULL)
-        status = COPY_IN(&given, options, kry_registry_options);
+        status = COPY_IN_SINCE(&given, options, kry_registry_options, probe_milliseconds);
     if (status == KRY_OK)
         status = check_options(&given);
     if (status == KRY_OK && given.host != NULL)

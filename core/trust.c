@@ -5,7 +5,11 @@
  * owner of this library, and be writable by no one else. A group that is the owner's own (the
  * private group that most systems make with each user) is the owner. A sticky directory such as
  * /tmp is fine above: nobody but an entry's owner can replace an entry of it, and the entry has
- * an owner that was checked. Access-control lists are not read.
+ * an owner that was checked.
+ *
+ * An access-control list of POSIX lets others write only where the group's bits, which then are
+ * the list's mask, have a w; so a list matters only there, and there it is not interpreted.
+ * docs/trust.md tells users.
  */
 #include "core.h"
 
@@ -14,6 +18,8 @@
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 kry_status core_library_owner(uid_t *out) {
@@ -41,12 +47,34 @@ static bool group_is_owners_own(uid_t owner, gid_t group) {
     return true;
 }
 
-static kry_status check_entry(const char *path, const struct stat *entry, uid_t library) {
-    if (entry->st_uid != 0 && entry->st_uid != geteuid() && entry->st_uid != library)
+/* Whether the process's user counts. With a set-group-id program, or file capabilities, or once a
+ * set-user-id program has gone back to its caller, the process has rights that its user has not:
+ * then who started it must not choose the code that runs with them. */
+static bool user_is_trusted(void) { return !getauxval(AT_SECURE) || geteuid() != getuid(); }
+
+static kry_status check_owner(const char *path, uid_t owner, uid_t library) {
+    if (owner == 0 || owner == library || (owner == geteuid() && user_is_trusted()))
+        return KRY_OK;
+    if (owner == geteuid())
         return kry_error_set(KRY_E_TRUST,
-                             "is not trusted: %s belongs to user %u, expected root, user %u or "
-                             "the owner of the Kernelry library (KRY-C04)",
-                             path, (unsigned)entry->st_uid, (unsigned)geteuid());
+                             "is not trusted: %s belongs to user %u, who started this process and "
+                             "has fewer rights than it, expected root or the owner of the "
+                             "Kernelry library (KRY-C04)",
+                             path, (unsigned)owner);
+    return kry_error_set(KRY_E_TRUST,
+                         "is not trusted: %s belongs to user %u, expected root, user %u or the "
+                         "owner of the Kernelry library (KRY-C04)",
+                         path, (unsigned)owner, (unsigned)geteuid());
+}
+
+static bool has_list(const char *path) {
+    return getxattr(path, "system.posix_acl_access", NULL, 0) > 0;
+}
+
+static kry_status check_entry(const char *path, const struct stat *entry, uid_t library) {
+    kry_status status = check_owner(path, entry->st_uid, library);
+    if (status != KRY_OK)
+        return status;
     if (S_ISDIR(entry->st_mode) && (entry->st_mode & S_ISVTX))
         return KRY_OK;
     if (entry->st_mode & S_IWOTH)
@@ -57,6 +85,11 @@ static kry_status check_entry(const char *path, const struct stat *entry, uid_t 
         return kry_error_set(KRY_E_TRUST,
                              "is not trusted: %s may be written by group %u (mode %03o) (KRY-C04)",
                              path, (unsigned)entry->st_gid, (unsigned)entry->st_mode & 0777);
+    if ((entry->st_mode & S_IWGRP) && has_list(path))
+        return kry_error_set(KRY_E_TRUST,
+                             "is not trusted: %s may be written by whom its access-control list "
+                             "names (mode %03o) (KRY-C04)",
+                             path, (unsigned)entry->st_mode & 0777);
     return KRY_OK;
 }
 

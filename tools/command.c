@@ -110,7 +110,9 @@ int open_registry(const struct common_options *common, kry_registry **out) {
     options.plugin_paths = common->plugin_paths;
     options.plugin_path_count = common->plugin_path_count;
     options.host = &host;
-    options.flags = common->relax_trust ? KRY_REGISTRY_RELAX_TRUST : 0;
+    options.flags = (common->relax_trust ? KRY_REGISTRY_RELAX_TRUST : 0) |
+                    (common->probe ? KRY_REGISTRY_PROBE : 0);
+    options.probe_milliseconds = common->probe_milliseconds;
     kry_status status = kry_registry_open(&options, out);
     return status ? complain_status(status) : EXIT_YES;
 }

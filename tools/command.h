@@ -88,6 +88,8 @@ struct common_options {
     uint64_t seed; /* --seed N; 0 */
     bool json;
     bool relax_trust;
+    bool probe;                  /* plugins --probe */
+    uint32_t probe_milliseconds; /* 0: the library's limit */
 };
 
 /** What arguments_next returns besides a subcommand's own values. */

@@ -7,10 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OPTION_ALL = OPTION_OWN, PLATFORMS_TEXT = 512 };
+enum { OPTION_ALL = OPTION_OWN, OPTION_PROBE, OPTION_MILLISECONDS, PLATFORMS_TEXT = 512 };
 
 static const struct own_option own_options[] = {
-    {"all", NULL, "also shadowed plugins and shared objects that are none", OPTION_ALL}, {0}};
+    {"all", NULL, "also shadowed plugins and shared objects that are none", OPTION_ALL},
+    {"probe", NULL, "load and ask each in a process of its own first", OPTION_PROBE},
+    {"milliseconds", "N", "how long a probe may take; default 10000", OPTION_MILLISECONDS},
+    {0}};
 
 static const char *state_word(uint32_t state) {
     static const char *const words[] = {
@@ -171,9 +174,9 @@ static json_t *kernel_json(const kry_kernel_info *kernel) {
     json_put(object, "summary", json_text(kernel->summary));
     json_put(object, "priority", json_integer(kernel->priority));
     json_put(object, "fallback", json_boolean(kernel->fallback));
-    json_put(object, "deterministic", json_boolean(kernel->flags & 1));
-    json_put(object, "batch_invariant", json_boolean(kernel->flags & 2));
-    json_put(object, "int8_activations", json_boolean(kernel->flags & 4));
+    json_put(object, "deterministic", json_boolean(kernel->flags & KRY_KERNEL_DETERMINISTIC));
+    json_put(object, "batch_invariant", json_boolean(kernel->flags & KRY_KERNEL_BATCH_INVARIANT));
+    json_put(object, "int8_activations", json_boolean(kernel->flags & KRY_KERNEL_INT8_ACTIVATIONS));
     json_put(object, "layout", json_text(kernel->layout_name));
     json_put(object, "layout_version", json_integer(kernel->layout_version));
     return object;
@@ -208,17 +211,37 @@ static bool an_outright_one_is_refused(const kry_registry *registry) {
     return false;
 }
 
-static int run(struct arguments *arguments) {
-    bool all = false;
+/* Returns OPTION_END, or OPTION_STOP when the subcommand ends here. */
+static int read_options(struct arguments *arguments, bool *all) {
+    struct common_options *common = &arguments->common;
+    int64_t milliseconds = 0;
     int option;
     while ((option = arguments_next(arguments)) != OPTION_END) {
         if (option == OPTION_STOP)
-            return arguments->exit_code;
-        all = true;
+            return OPTION_STOP;
+        if (option == OPTION_ALL)
+            *all = true;
+        else if (option == OPTION_PROBE)
+            common->probe = true;
+        else if (!arguments_int(arguments, "milliseconds", 1, 3600000, &milliseconds))
+            return OPTION_STOP;
     }
+    common->probe_milliseconds = (uint32_t)milliseconds;
     if (arguments->operand_count)
-        return complain_usage(arguments->command, "unexpected argument '%s'",
-                              arguments->operands[0]);
+        arguments->exit_code =
+            complain_usage(arguments->command, "unexpected argument '%s'", arguments->operands[0]);
+    else if (milliseconds && !common->probe)
+        arguments->exit_code =
+            complain_usage(arguments->command, "--milliseconds goes with --probe");
+    else
+        return OPTION_END;
+    return OPTION_STOP;
+}
+
+static int run(struct arguments *arguments) {
+    bool all = false;
+    if (read_options(arguments, &all) == OPTION_STOP)
+        return arguments->exit_code;
     kry_registry *registry;
     int code = open_registry(&arguments->common, &registry);
     if (code)
@@ -233,12 +256,16 @@ static int run(struct arguments *arguments) {
 const struct command command_plugins = {
     .name = "plugins",
     .summary = "list the plugins: where they were found, what they serve, why one is refused",
-    .usage = "[--all] [--plugin-path PATH]...",
+    .usage = "[--all] [--probe [--milliseconds N]] [--plugin-path PATH]...",
     .details =
         "Lists every plugin with its ABI, the platforms it serves (with the priority there),\n"
         "how many kernels it brings, and its state; a refused one with the reason. Looked in are\n"
         "the places given here, then those in KERNELRY_PLUGIN_PATH, then the install's own\n"
         "folder (or KERNELRY_PLUGIN_DIR instead of it).\n"
+        "\n"
+        "With --probe each plugin is first loaded, its entry called and its kernels asked, in a\n"
+        "process of its own with a time limit. One that crashes or hangs there is refused, with\n"
+        "the signal and the step it was at, and does not run in this process.\n"
         "\n"
         "The exit status is 0 unless a file that was named outright is refused or is not there.\n"
         "\n"
@@ -249,6 +276,7 @@ const struct command command_plugins = {
         "layout_version}]}, kernels in the order they are asked.",
     .examples = "kernelry plugins\n"
                 "kernelry plugins --plugin-path ./libmine.so\n"
+                "kernelry plugins --plugin-path ./libmine.so --probe --milliseconds 2000\n"
                 "KERNELRY_PREFER=mine kernelry plugins --json",
     .own = own_options,
     .takes = TAKES_REGISTRY,

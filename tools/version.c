@@ -27,20 +27,21 @@ static const char *plugin_folder(const kry_registry *registry) {
 
 static int print_version(const struct arguments *arguments, const kry_registry *registry) {
     char *library = library_path();
+    uint32_t major = kry_abi_version() >> 16, minor = kry_abi_version() & 0xffff;
     const char *folder = plugin_folder(registry);
     int code = EXIT_YES;
     if (arguments->common.json) {
         json_t *root = json_object();
         json_put(root, "version", json_text(kry_version()));
-        json_put(root, "abi", json_sprintf("%d.%d", KRY_ABI_MAJOR, KRY_ABI_MINOR));
-        json_put(root, "abi_major", json_integer(KRY_ABI_MAJOR));
-        json_put(root, "abi_minor", json_integer(KRY_ABI_MINOR));
+        json_put(root, "abi", json_sprintf("%u.%u", major, minor));
+        json_put(root, "abi_major", json_integer(major));
+        json_put(root, "abi_minor", json_integer(minor));
         json_put(root, "library", json_text(library));
         json_put(root, "plugin_folder", json_text(folder));
         code = json_print(root);
     } else {
         printf("kernelry %s\n", kry_version());
-        printf("ABI      %d.%d\n", KRY_ABI_MAJOR, KRY_ABI_MINOR);
+        printf("ABI      %u.%u\n", major, minor);
         printf("library  %s\n", library ? library : "unknown");
         printf("plugins  %s\n", folder ? folder : "none");
     }

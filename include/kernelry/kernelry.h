@@ -19,6 +19,10 @@ extern "C" {
 /** The release, such as "0.1.0"; apart from the ABI version. */
 KRY_API const char *kry_version(void);
 
+/** The ABI of the library at run time, to compare with the KRY_ABI_VERSION of these headers:
+ * another major is incompatible, an older minor lacks what was added since. */
+KRY_API uint32_t kry_abi_version(void);
+
 /** A status in words, such as "no kernel". */
 KRY_API const char *kry_status_string(kry_status status);
 
@@ -38,7 +42,8 @@ typedef struct kry_registry kry_registry;
 enum {
     KRY_REGISTRY_NO_DEFAULT_DIR = 1, /* leave out the install's own plugin directory */
     KRY_REGISTRY_NO_ENVIRONMENT = 2, /* read no KERNELRY_* variable */
-    KRY_REGISTRY_RELAX_TRUST = 4     /* load files that others could have written; warns */
+    KRY_REGISTRY_RELAX_TRUST = 4,    /* load files that others could have written; warns */
+    KRY_REGISTRY_PROBE = 8           /* try each plugin in a process of its own first */
 };
 
 /**
@@ -50,10 +55,16 @@ enum {
  * disable        names of plugins and kernels to leave out (also KERNELRY_DISABLE)
  * prefer         names of plugins and kernels to put first, in this order (KERNELRY_PREFER)
  * priority       "name=value", for plugins and kernels (KERNELRY_PRIORITY)
- * cpu_mask       CPU features that may be used; 0: all that the processor has
+ * cpu_mask       CPU features that may be used; 0: all that the processor has; KRY_CPU_NONE
  *                (KERNELRY_CPU_MASK, a list of names such as "avx2,avx512", or "none")
  * host           services, NULL for the platform's; *host is copied, its context borrowed
  *                until every layer and the registry are gone
+ * probe_milliseconds   with KRY_REGISTRY_PROBE: how long one plugin's trial may take; 0: 10 000
+ *
+ * A trial (KRY_REGISTRY_PROBE) loads a plugin that passed all other checks in a process of its own,
+ * calls its entry, and asks each kernel about a plain description. One that crashes, hangs or ends
+ * that process is refused (KRY_E_PLUGIN) with the signal and the step it was at, and nothing of it
+ * runs here. It costs a process a plugin; it is no sandbox. docs/trust.md tells how it is done.
  *
  * A name matches a plugin, a kernel, or a kernel of one plugin as "plugin/kernel". The
  * environment's overrides are applied after the code's, and win. One that names nothing is
@@ -71,14 +82,18 @@ typedef struct kry_registry_options {
     size_t priority_count;
     uint64_t cpu_mask;
     const kry_host *host;
-    uint32_t flags; /* KRY_REGISTRY_* */
-    uint32_t reserved;
+    uint32_t flags;              /* KRY_REGISTRY_* */
+    uint32_t reserved;           /* 0 */
+    uint32_t probe_milliseconds; /* since ABI 0.3 */
+    uint32_t reserved_2;         /* 0 */
 } kry_registry_options;
 
 /**
  * Find, check, load and order the plugins. A bad plugin is recorded and left out.
  *
- * Errors     KRY_E_ARGUMENT, KRY_E_MEMORY. Finding no plugin at all is no error.
+ * Errors     KRY_E_ARGUMENT, KRY_E_MEMORY. Finding no plugin at all is no error. With
+ *            KRY_REGISTRY_PROBE: KRY_E_IO, KRY_E_TRUST: the helper kernelry-probe is not beside
+ *            the library, or somebody else could have written it.
  * Threads    safe. Initialises no GPU runtime: the process may still fork.
  */
 KRY_API kry_status kry_registry_open(const kry_registry_options *options, kry_registry **out);
@@ -95,7 +110,8 @@ enum {
     KRY_PLUGIN_NOT_A_PLUGIN = 5 /* a shared object without our note, in a directory */
 };
 
-/** A platform that a plugin serves, as its note says (kry_kernel_info has what overrides made). */
+/** A platform that a plugin serves, as its note says (kry_kernel_info has what overrides made). It
+ *  is an element of an array and never grows. */
 typedef struct kry_plugin_platform {
     char name[32];
     int32_t priority;
@@ -140,8 +156,7 @@ typedef struct kry_kernel_info {
     const char *summary;
     const char *layout_name;
     uint32_t layout_version;
-    uint32_t
-        flags; /* KRY_KERNEL_* of plugin.h: 1 deterministic, 2 batch-invariant, 4 int8 inside */
+    uint32_t flags; /* KRY_KERNEL_* */
     int32_t priority;
     uint32_t fallback; /* 0 or 1 */
 } kry_kernel_info;
@@ -205,7 +220,7 @@ typedef struct kry_candidate {
     int32_t priority;
     uint32_t fallback; /* 0 or 1 */
     uint32_t verdict;  /* KRY_VERDICT_* */
-    uint32_t flags;    /* KRY_KERNEL_* of plugin.h */
+    uint32_t flags;    /* KRY_KERNEL_* */
 } kry_candidate;
 
 /**
@@ -394,10 +409,11 @@ typedef struct kry_map_args {
  * while it is mapped, reading it raises SIGBUS, as with every mapping; kry_layer_save never does.
  *
  * Errors     KRY_E_NOT_FOUND: no such file; KRY_E_FORMAT: damaged; KRY_E_FOREIGN: of another
- * layout, description, byte order or format; KRY_E_STALE: of other content; KRY_E_TRUST. In all of
- * these prepare and save again. KRY_E_ARGUMENT, KRY_E_IO, KRY_E_MEMORY, KRY_E_UNSUPPORTED. The
- * layer is as it was before. On an error of the device or of the kernel's bind apply answers
- * KRY_E_STATE until a map or prepare succeeds. Threads    as kry_layer_prepare.
+ *            layout, description, byte order or format; KRY_E_STALE: of other content; KRY_E_TRUST.
+ *            In all of these prepare and save again. KRY_E_ARGUMENT, KRY_E_IO, KRY_E_MEMORY,
+ *            KRY_E_UNSUPPORTED. The layer is as it was before. On an error of the device or of the
+ *            kernel's bind apply answers KRY_E_STATE until a map or prepare succeeds.
+ * Threads    as kry_layer_prepare.
  */
 KRY_API kry_status kry_layer_map(kry_layer *layer, const kry_map_args *args);
 

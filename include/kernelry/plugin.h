@@ -30,13 +30,6 @@ extern "C" {
 #define KRY_ACCEPTED INT64_C(0)
 #define KRY_REFUSED INT64_C(-1)
 
-/** Bits of kry_kernel.flags. */
-enum {
-    KRY_KERNEL_DETERMINISTIC = 1,   /* same inputs, same bits, however many threads */
-    KRY_KERNEL_BATCH_INVARIANT = 2, /* a row of y depends neither on other rows nor on m */
-    KRY_KERNEL_INT8_ACTIVATIONS = 4 /* quantizes x to int8 inside, allowed or wanted */
-};
-
 /**
  * A range of output features of a layer's weights in the canonical layout.
  *
@@ -138,9 +131,9 @@ typedef struct kry_linear_kernel {
      * Enqueue y = x * dequant(W)^T + bias.
      *
      * The core has checked pointers and workspace sizes and filled in strides and host; m > 0.
-     * Allocates nothing,
-     * never synchronises, can be captured in a graph, writes nothing but y and workspace, reads
-     * no column of x beyond in_features, and leaves `zeroed` cleared (KRY-P08 to KRY-P11).
+     * Allocates nothing, never synchronises, can be captured in a graph, writes nothing but y
+     * and workspace, reads no column of x beyond in_features, and leaves `zeroed` cleared
+     * (KRY-P08 to KRY-P11).
      */
     kry_status (*apply)(const kry_binding *binding, const kry_apply_args *args);
 } kry_linear_kernel;
@@ -239,7 +232,7 @@ typedef struct kry_note {
     uint32_t note_size; /* sizeof(kry_note) of the writer */
     uint32_t abi_major;
     uint32_t abi_minor;
-    uint32_t flags;            /* what a core must understand to load it: 0 in ABI 0.1 */
+    uint32_t flags;            /* what a core must understand to load it: 0 as yet */
     uint32_t cpu_features_low; /* KRY_CPU_* without which no code of the plugin may run */
     uint32_t cpu_features_high;
     char name[64];    /* letters, digits and '_' */

@@ -29,7 +29,8 @@
 #endif
 
 #define KRY_ABI_MAJOR 0
-#define KRY_ABI_MINOR 2
+#define KRY_ABI_MINOR 3
+#define KRY_ABI_VERSION (KRY_ABI_MAJOR << 16 | KRY_ABI_MINOR)
 
 #if defined(__GNUC__)
 #define KRY_API __attribute__((visibility("default")))
@@ -141,7 +142,7 @@ typedef struct kry_linear {
 } kry_linear;
 
 /**
- * Bits of kry_linear.required_features. None is assigned in ABI 0.1; bits 48 to 63 are for
+ * Bits of kry_linear.required_features. None is assigned yet; bits 48 to 63 are for
  * private use between an embedder and a plugin that know each other.
  */
 #define KRY_FEATURES_NONE UINT64_C(0)
@@ -162,6 +163,7 @@ typedef struct kry_linear {
 #define KRY_CPU_NEON_I8MM (UINT64_C(1) << 35)
 #define KRY_CPU_NEON_BF16 (UINT64_C(1) << 36)
 #define KRY_CPU_SVE (UINT64_C(1) << 37)
+#define KRY_CPU_NONE (UINT64_C(1) << 63) /* as a mask: no feature, where 0 stands for all */
 
 /** Bits of kry_device.flags. */
 enum { KRY_DEVICE_HYPOTHETICAL = 1 /* named by its architecture, not known to be here */ };
@@ -287,6 +289,13 @@ typedef struct kry_refusal {
     int64_t needed;
     const char *sentence;
 } kry_refusal;
+
+/** Bits of kry_kernel.flags, kry_kernel_info.flags and kry_candidate.flags. */
+enum {
+    KRY_KERNEL_DETERMINISTIC = 1,   /* same inputs, same bits, however many threads */
+    KRY_KERNEL_BATCH_INVARIANT = 2, /* a row of y depends neither on other rows nor on m */
+    KRY_KERNEL_INT8_ACTIVATIONS = 4 /* quantizes x to int8 inside, allowed or wanted */
+};
 
 /** Severity of a log line. */
 enum { KRY_LOG_ERROR = 1, KRY_LOG_WARNING = 2, KRY_LOG_INFO = 3, KRY_LOG_DEBUG = 4 };

@@ -1,6 +1,7 @@
 """What was found, what is decided, and how that is told."""
 
 import json
+import signal
 
 import pytest
 
@@ -20,6 +21,19 @@ def test_registry_finds_the_packages_own_plugins():
     kernels = registry.kernels("cpu")
     assert kernels[-1].name == "reference" and kernels[-1].fallback
     assert registry.kernels("nonesuch") == ()
+
+
+@pytest.mark.parametrize("probe", [False, True])
+def test_plugins_are_tried_in_processes_of_their_own_when_asked_for(probe):
+    children = []
+    before = signal.signal(signal.SIGCHLD, lambda number, _: children.append(number))
+    try:
+        registry = Registry(environment=False, probe=probe)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert {"cpu_reference", "cpu_platform"} <= {
+        plugin.name for plugin in registry.plugins if plugin.state == "loaded"}
+    assert bool(children) == probe
 
 
 def test_devices_begin_with_this_cpu():

@@ -23,7 +23,15 @@ const char *path_in(const char *folder, const char *name) {
     return path;
 }
 
-const char *mock_path(const char *name) { return path_in(LOADER_MOCKS, name); }
+const char *mock_path(const char *name) {
+    const char *folder = getenv("LOADER_MOCKS");
+    return path_in(folder != NULL ? folder : LOADER_MOCKS, name);
+}
+
+uint32_t mocks_minor(void) {
+    const char *minor = getenv("LOADER_MOCKS_MINOR");
+    return minor != NULL ? (uint32_t)atoi(minor) : KRY_ABI_MINOR;
+}
 
 static char scratch_root[FIXTURE_PATH];
 

@@ -29,6 +29,9 @@ typedef struct content {
 
 /** The path of a mock, such as "seed" or "good.so"; valid until the eighth call after it. */
 const char *mock_path(const char *name);
+/** The minor of the headers that the mocks are compiled against; ours, unless the environment's
+ *  LOADER_MOCKS names a folder of others. */
+uint32_t mocks_minor(void);
 /** A path inside a folder; as mock_path. */
 const char *path_in(const char *folder, const char *name);
 /** A new empty folder that nobody else may write; gone when the process ends. */

@@ -3,10 +3,12 @@
  */
 #include "fixture.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 enum { STRANGER = 12345 };
@@ -114,6 +116,59 @@ static void file_that_a_foreign_group_may_write_is_not_trusted(void **state) {
     assert_trusted(&where);
 }
 
+/* The entries of an access-control list as the system stores it: version 2, then tag, rights and
+ * id of each. */
+static bool give_list(const char *path, uint16_t stranger, uint16_t mask) {
+    const struct {
+        uint32_t version;
+        struct {
+            uint16_t tag, rights;
+            uint32_t id;
+        } entries[5];
+    } list = {2,
+              {{0x01, 6, UINT32_MAX},      /* the owner */
+               {0x02, stranger, STRANGER}, /* a user by number */
+               {0x04, 4, UINT32_MAX},      /* the group */
+               {0x10, mask, UINT32_MAX},
+               {0x20, 4, UINT32_MAX}}}; /* anyone else */
+    return setxattr(path, "system.posix_acl_access", &list, sizeof list, 0) == 0;
+}
+
+static void file_whose_list_lets_a_stranger_write_is_not_trusted(void **state) {
+    (void)state;
+    place where = make_place();
+    if (!give_list(where.file, 6, 6)) {
+        print_message("skipped: no access-control lists on this file system\n");
+        skip();
+    }
+    if (geteuid() == 0) /* the group is the owner's own: only the list tells */
+        assert_int_equal(chown(where.file, 0, 0), 0);
+    assert_not_trusted(&where, where.file);
+    assert_true(give_list(where.file, 6, 4)); /* the mask takes it away again */
+    assert_trusted(&where);
+    assert_true(give_list(where.file, 4, 4));
+    assert_trusted(&where);
+}
+
+static void relative_path_is_checked_as_what_it_stands_for(void **state) {
+    (void)state;
+    place where = make_place();
+    int before = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(chdir(where.inner), 0);
+    kry_plugin_info info;
+    examine_file("good.so", &info);
+    int state_found = (int)info.state;
+    const char *path_found = info.path;
+    assert_int_equal(state_found, KRY_PLUGIN_LOADED);
+    assert_string_equal(path_found, where.file); /* whole, so that no chdir changes what it means */
+    assert_int_equal(chmod(where.outer, 0777), 0);
+    examine_file("./good.so", &info);
+    assert_int_equal(info.status, KRY_E_TRUST);
+    assert_non_null(strstr(info.reason, where.outer));
+    assert_int_equal(fchdir(before), 0);
+    close(before);
+}
+
 static void relaxed_trust_loads_and_warns(void **state) {
     (void)state;
     place where = make_place();
@@ -142,6 +197,8 @@ int main(void) {
         cmocka_unit_test(link_to_a_file_that_is_not_trusted_is_not_trusted),
         cmocka_unit_test(file_of_a_stranger_is_not_trusted),
         cmocka_unit_test(file_that_a_foreign_group_may_write_is_not_trusted),
+        cmocka_unit_test(file_whose_list_lets_a_stranger_write_is_not_trusted),
+        cmocka_unit_test(relative_path_is_checked_as_what_it_stands_for),
         cmocka_unit_test(relaxed_trust_loads_and_warns),
     };
     return cmocka_run_group_tests_name("loader trust", tests, NULL, NULL) ? 1 : 0;

@@ -10,7 +10,9 @@ mv "$PACKAGE_WORK/installed" "$prefix"
 if grep -rIl -e "$PACKAGE_SOURCE" -e "$PACKAGE_BUILD" "$prefix"; then
     fail "the files above name the place where they were built"
 fi
-for file in "$prefix"/bin/* "$libdir"/*.so* "$libdir"/kernelry/plugins/*.so; do
+[[ -x $libdir/kernelry/kernelry-probe ]] || fail "kernelry-probe is not beside the library"
+for file in "$prefix"/bin/* "$libdir"/*.so* "$libdir"/kernelry/kernelry-probe \
+    "$libdir"/kernelry/plugins/*.so; do
     if readelf -d "$file" | grep -E 'R(UN)?PATH' | grep -v 'ORIGIN'; then
         fail "$file: its run path names a fixed place"
     fi

@@ -11,3 +11,7 @@ plugin_dir=$(pkg-config --variable=plugindir kernelry)
 for file in "$plugin_dir"/*.so; do
     grep -qF "$(realpath "$file")" "$work/plugins.json" || fail "$file was not found"
 done
+
+# The library finds the helper that tries plugins as well.
+"$prefix/bin/kernelry" plugins --probe --json >"$work/probed.json"
+cmp "$work/plugins.json" "$work/probed.json" || fail "a trial told otherwise than loading"

@@ -144,6 +144,27 @@ typedef struct mock_gate {
 /** Call the function whose address the environment's MOCK_CALL is, as "%p"; for constructors. */
 void mock_call_back(void);
 
+/* ---- mock_trial.c: plugins that must not run where they would be served from -------------- */
+
+/** Whether this is not the process that MOCK_HOME names by its id, the test's own: a trial. */
+int mock_away(void);
+/** Start two processes that never end, one of them in a session of its own; their ids are appended
+ *  to the file that MOCK_PIDS names. */
+void mock_leave_processes(void);
+/** Fork, and return twice. */
+void mock_return_twice(void);
+/** Fork, let the child return and end this process a second later, as a daemon does. */
+void mock_daemonise(void);
+/** Abort when the descriptor that MOCK_DESCRIPTOR names is open. */
+void mock_abort_with_descriptor(void);
+/** Turn without an end. */
+void mock_loop(void);
+/** Write to standard output and standard error, without an end. */
+void mock_flood(void);
+/** Kernels that end with a segmentation fault, and that never answer. */
+int64_t mock_can_crash(const kry_device *device, const kry_linear *linear, kry_refusal *refusal);
+int64_t mock_can_hang(const kry_device *device, const kry_linear *linear, kry_refusal *refusal);
+
 /* ---- mock_services.c: a platform that brings services ----------------------------------- */
 
 extern const kry_platform mock_services_platform;

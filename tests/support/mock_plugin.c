@@ -16,7 +16,9 @@
  */
 #include "mock.h"
 
+#include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #ifdef MOCK_ABI_MAJOR
 #undef KRY_ABI_MAJOR

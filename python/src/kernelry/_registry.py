@@ -142,6 +142,9 @@ class Registry(Closing):
     package's own directory; disable, prefer and priority ({name: number}) name plugins and
     kernels; cpu_features are those that may be used, all by default. log(level, message) is
     called for each log line, from any thread. Layers outlive their registry.
+
+    With probe each plugin is loaded and asked in a process of its own first; one that crashes, or
+    takes more than probe_milliseconds (0: 10 seconds), is refused with the step it was at.
     """
 
     def __init__(
@@ -156,6 +159,8 @@ class Registry(Closing):
         default_directory: bool = True,
         environment: bool = True,
         relax_trust: bool = False,
+        probe: bool = False,
+        probe_milliseconds: int = 0,
     ) -> None:
         options = _Options({
             "plugin_paths": plugin_paths,  # type: ignore[dict-item]
@@ -164,7 +169,9 @@ class Registry(Closing):
             "priority": [f"{name}={value}" for name, value in (priority or {}).items()],
         })
         struct = options.struct
-        struct.flags = (not default_directory) | (not environment) << 1 | relax_trust << 2
+        struct.flags = ((not default_directory) | (not environment) << 1 | relax_trust << 2
+                        | probe << 3)
+        struct.probe_milliseconds = probe_milliseconds
         if cpu_features is not None:
             # No bit at all would mean all of them: the highest stands for none of ours.
             struct.cpu_mask = self._mask(cpu_features) or 1 << 63

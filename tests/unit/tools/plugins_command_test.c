@@ -33,7 +33,7 @@ static void plugins_of_a_folder_are_listed_with_what_they_serve(void **state) {
     json_t *fallback = plugin_named(run.json, "triton_w4a16");
     assert_non_null(fallback);
     assert_string_equal(text_at(fallback, "state"), "loaded");
-    assert_string_equal(text_at(fallback, "abi"), "0.2");
+    assert_string_equal(text_at(fallback, "abi"), "0.3");
     assert_string_equal(text_at(fallback, "platforms.0.name"), "cuda");
     assert_int_equal(number_at(fallback, "platforms.0.priority"), 900);
     assert_true(flag_at(fallback, "platforms.0.fallback"));
@@ -64,6 +64,27 @@ static void plugins_follow_an_override(void **state) {
     assert_string_equal(text_at(plugin_named(run.json, "marlin"), "state"), "disabled");
     assert_says(run.err, "kernelry: warning: ");
     assert_says(run.err, "nobody");
+    finished_free(&run);
+}
+
+static void plugins_probed_name_the_one_that_crashes_and_load_the_others(void **state) {
+    (void)state;
+    struct finished run = run_kernelry(
+        SEED, ARGUMENTS("plugins", "--probe", "--milliseconds", "60000", "--plugin-path",
+                        MOCK_PLUGINS "/deadly/deadly_entry.so", "--json"));
+    assert_code(&run, 1);
+    json_t *crashing = plugin_named(run.json, "deadly_entry");
+    assert_string_equal(text_at(crashing, "state"), "refused");
+    assert_says(text_at(crashing, "reason"), "SIGSEGV (signal 11), in its entry");
+    assert_string_equal(text_at(plugin_named(run.json, "marlin"), "state"), "loaded");
+    finished_free(&run);
+}
+
+static void plugins_with_a_limit_and_no_probe_is_a_usage_error(void **state) {
+    (void)state;
+    struct finished run = run_kernelry(SEED, ARGUMENTS("plugins", "--milliseconds", "5"));
+    assert_code(&run, 2);
+    assert_says(run.err, "--milliseconds goes with --probe");
     finished_free(&run);
 }
 
@@ -124,6 +145,8 @@ int main(void) {
         cmocka_unit_test(plugins_of_a_folder_are_listed_with_what_they_serve),
         cmocka_unit_test(plugins_show_kernels_in_the_order_they_are_asked),
         cmocka_unit_test(plugins_follow_an_override),
+        cmocka_unit_test(plugins_probed_name_the_one_that_crashes_and_load_the_others),
+        cmocka_unit_test(plugins_with_a_limit_and_no_probe_is_a_usage_error),
         cmocka_unit_test(plugins_with_a_file_that_is_not_there_exits_1),
         cmocka_unit_test(plugins_with_a_refused_file_named_outright_exits_1_with_the_reason),
         cmocka_unit_test(plugins_with_all_show_what_is_no_plugin),

@@ -91,7 +91,7 @@ static void version_as_json_tells_release_abi_and_places(void **state) {
     (void)state;
     struct finished run = run_kernelry(CPU_PLUGINS, ARGUMENTS("version", "--json"));
     assert_code(&run, 0);
-    assert_string_equal(text_at(run.json, "abi"), "0.2");
+    assert_string_equal(text_at(run.json, "abi"), "0.3");
     assert_true(strlen(text_at(run.json, "version")) >= 5);
     assert_says(text_at(run.json, "library"), "/libkernelry.so");
     assert_string_equal(text_at(run.json, "plugin_folder"), CPU_PLUGINS);

@@ -1,0 +1,170 @@
+/*
+ * Kernelry for embedders: quantized layers out of a checkpoint (safetensors and the
+ * quantization config beside it) as descriptions and weights views.
+ *
+ * Files are mapped; views point into the mapping, nothing is copied that need not be. It is
+ * a library of its own (kernelry-checkpoint) on top of kernelry.h; errors are reported in the
+ * same way, through kry_error_message().
+ */
+#ifndef KERNELRY_CHECKPOINT_H
+#define KERNELRY_CHECKPOINT_H
+
+#include <kernelry/kernelry.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** A checkpoint: mapped tensors and the quantized layers among them. */
+typedef struct kry_checkpoint kry_checkpoint;
+
+/** Options of kry_checkpoint_open; all zero is the default. */
+typedef struct kry_checkpoint_options {
+    size_t struct_size;
+    /** Warnings, such as zero points on which writers' rules disagree. NULL: none. */
+    void (*log)(void *context, int32_t level, const char *message);
+    void *context;
+} kry_checkpoint_options;
+
+/**
+ * Open a model folder (config.json, quantize_config.json; model.safetensors, or
+ * model.safetensors.index.json and its shards, or any one *.safetensors) or a .safetensors
+ * file with the configs beside it. Reads headers only; no tensor's bytes are touched.
+ *
+ * Errors     KRY_E_IO, KRY_E_MEMORY; KRY_E_FORMAT: damaged or contradictory (a header beyond
+ *            the file, overlapping tensors, JSON that is none, a shape that disagrees with
+ *            the config, a missing tensor or shard); KRY_E_UNSUPPORTED: an unknown
+ *            quant_method. The message names file, tensor or layer, found, expected.
+ * Threads    safe. An open checkpoint is immutable and may be read from any thread.
+ */
+KRY_API kry_status kry_checkpoint_open(const char *path, const kry_checkpoint_options *options,
+                                       kry_checkpoint **out);
+
+/** Unmap. No view or tensor of the checkpoint may be used afterwards. */
+KRY_API void kry_checkpoint_close(kry_checkpoint **checkpoint);
+
+/* ---- tensors ------------------------------------------------------------------------- */
+
+/** Element types of stored tensors. */
+enum {
+    KRY_DTYPE_BOOL = 1,
+    KRY_DTYPE_U8,
+    KRY_DTYPE_I8,
+    KRY_DTYPE_F8_E4M3,
+    KRY_DTYPE_F8_E5M2,
+    KRY_DTYPE_I16,
+    KRY_DTYPE_U16,
+    KRY_DTYPE_F16,
+    KRY_DTYPE_BF16,
+    KRY_DTYPE_I32,
+    KRY_DTYPE_U32,
+    KRY_DTYPE_F32,
+    KRY_DTYPE_I64,
+    KRY_DTYPE_U64,
+    KRY_DTYPE_F64
+};
+
+#define KRY_TENSOR_RANK_MAX 8
+
+/** A stored tensor, row-major. Ownership: all pointers live as long as the checkpoint. */
+typedef struct kry_tensor {
+    size_t struct_size;
+    const char *name;
+    const char *file; /* the path of the file that holds it */
+    const void *data; /* little-endian, any alignment */
+    uint64_t bytes;
+    int64_t shape[KRY_TENSOR_RANK_MAX];
+    uint32_t rank;
+    uint32_t dtype; /* KRY_DTYPE_* */
+} kry_tensor;
+
+/** Tensors of all files, in the order of their names. */
+KRY_API size_t kry_checkpoint_tensor_count(const kry_checkpoint *checkpoint);
+/** Errors: KRY_E_NOT_FOUND past the last. */
+KRY_API kry_status kry_checkpoint_tensor(const kry_checkpoint *checkpoint, size_t index,
+                                         kry_tensor *out);
+/** Errors: KRY_E_NOT_FOUND. */
+KRY_API kry_status kry_checkpoint_find_tensor(const kry_checkpoint *checkpoint, const char *name,
+                                              kry_tensor *out);
+
+/** "F16", as safetensors spells it. */
+KRY_API const char *kry_dtype_string(uint32_t dtype);
+/** Bytes of an element. */
+KRY_API size_t kry_dtype_bytes(uint32_t dtype);
+
+/* ---- layers -------------------------------------------------------------------------- */
+
+/** How a layer's weights are stored. */
+enum { KRY_METHOD_COMPRESSED_TENSORS = 1, KRY_METHOD_GPTQ = 2, KRY_METHOD_AWQ = 3 };
+
+/**
+ * A quantized linear layer as it is stored, read from headers and config.
+ *
+ * Ownership  strings live as long as the checkpoint.
+ */
+typedef struct kry_checkpoint_layer {
+    size_t struct_size;
+    const char *name;         /* the module, such as "model.layers.0.mlp.down_proj" */
+    const char *reason;       /* why the layer cannot be described, or "" */
+    kry_status status;        /* KRY_OK, or KRY_E_UNSUPPORTED: a scheme outside this library */
+    uint32_t method;          /* KRY_METHOD_* */
+    uint32_t has_bias;        /* 0 or 1 */
+    uint32_t reserved;        /* 0 */
+    const kry_linear *linear; /* complete; x_type, y_type: the model's dtype. NULL without KRY_OK */
+} kry_checkpoint_layer;
+
+/** Quantized layers, in the order of their names with numbers compared as numbers. */
+KRY_API size_t kry_checkpoint_layer_count(const kry_checkpoint *checkpoint);
+/** Errors: KRY_E_NOT_FOUND past the last. */
+KRY_API kry_status kry_checkpoint_layer_at(const kry_checkpoint *checkpoint, size_t index,
+                                           kry_checkpoint_layer *out);
+/** Tell the index of a layer. Errors: KRY_E_NOT_FOUND, naming near misses. */
+KRY_API kry_status kry_checkpoint_find_layer(const kry_checkpoint *checkpoint, const char *name,
+                                             size_t *index);
+
+/** A partition of a layer: rows (output features) and columns (input features). */
+typedef struct kry_slice {
+    size_t struct_size;
+    int64_t n_begin;
+    int64_t n_end; /* 0: to the end */
+    int64_t k_begin;
+    int64_t k_end; /* 0: to the end */
+} kry_slice;
+
+/** The description of a partition, from the headers alone. NULL: the whole layer. */
+KRY_API kry_status kry_checkpoint_slice(const kry_checkpoint *checkpoint, size_t index,
+                                        const kry_slice *slice, kry_linear *out);
+
+/**
+ * A partition's description and weights, ready for kry_layer_prepare.
+ *
+ * Ownership  everything it points to belongs to it or to the checkpoint, and lives until it
+ *            is destroyed.
+ */
+typedef struct kry_checkpoint_weights {
+    size_t struct_size;
+    const kry_linear *linear;
+    const kry_weights *weights; /* in host memory */
+    const void *bias;           /* [out_features], or NULL */
+    uint32_t bias_dtype;        /* KRY_DTYPE_*; not always the description's y_type */
+    uint32_t reserved;          /* 0 */
+} kry_checkpoint_weights;
+
+/**
+ * Make the views of a partition. Reads scales and zero points once to warn of NaN, infinity
+ * and contradictions, and g_idx to tell a real act-order from a trivial one (the description
+ * says act_order 0 then).
+ *
+ * Errors     KRY_E_ARGUMENT: an empty slice or one outside the layer; KRY_E_FORMAT: g_idx
+ *            names a group that is not there; KRY_E_MEMORY; KRY_E_UNSUPPORTED as the layer's.
+ * Threads    safe.
+ */
+KRY_API kry_status kry_checkpoint_weights_create(const kry_checkpoint *checkpoint, size_t index,
+                                                 const kry_slice *slice,
+                                                 kry_checkpoint_weights **out);
+KRY_API void kry_checkpoint_weights_destroy(kry_checkpoint_weights **weights);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,335 @@
+/*
+ * Kernelry for embedders: open a registry of kernels, let it decide, hold layers, apply them.
+ *
+ * Handles are opaque, made by ..._open or ..._create and ended by ..._close or ..._destroy,
+ * which take the handle's address and clear it (a NULL handle is fine). Out parameters are
+ * written on success only. Errors are status codes; the sentence behind the last one of this
+ * thread is kry_error_message(). The library never exits, aborts or prints, unless the
+ * environment's KERNELRY_LOG asks for log lines on standard error.
+ */
+#ifndef KERNELRY_KERNELRY_H
+#define KERNELRY_KERNELRY_H
+
+#include <kernelry/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** The release, such as "0.1.0"; apart from the ABI version. */
+KRY_API const char *kry_version(void);
+
+/** A status in words, such as "no kernel". */
+KRY_API const char *kry_status_string(kry_status status);
+
+/** The sentence of the last failed call on this thread: what, where, found, expected. Valid
+ *  until the next failing call on this thread; "" if none failed. */
+KRY_API const char *kry_error_message(void);
+
+/** Set that sentence and return status: for libraries built on top of this one. */
+KRY_API kry_status kry_error_set(kry_status status, const char *format, ...) KRY_PRINTF(2, 3);
+
+/* ---- registry ------------------------------------------------------------------------ */
+
+/** The registry: an immutable snapshot of the plugins found and the kernels in their order. */
+typedef struct kry_registry kry_registry;
+
+/** Bits of kry_registry_options.flags. */
+enum {
+    KRY_REGISTRY_NO_DEFAULT_DIR = 1, /* leave out the install's own plugin directory */
+    KRY_REGISTRY_NO_ENVIRONMENT = 2, /* read no KERNELRY_* variable */
+    KRY_REGISTRY_RELAX_TRUST = 4     /* load files that others could have written; warns */
+};
+
+/**
+ * Options of kry_registry_open; all zero is the default.
+ *
+ * plugin_paths   directories and files, searched in this order before KERNELRY_PLUGIN_PATH
+ *                and the install's own directory. A file named here that cannot be used makes
+ *                the open succeed all the same; its state tells (kry_registry_plugin).
+ * disable        names of plugins and kernels to leave out (also KERNELRY_DISABLE)
+ * prefer         names of plugins and kernels to put first, in this order (KERNELRY_PREFER)
+ * priority       "name=value", for plugins and kernels (KERNELRY_PRIORITY)
+ * cpu_mask       CPU features that may be used; 0: all that the processor has
+ *                (KERNELRY_CPU_MASK, a list of names such as "avx2,avx512", or "none")
+ * host           services, NULL for the platform's; *host is copied, its context borrowed
+ *                until every layer and the registry are gone
+ *
+ * A name matches a plugin, a kernel, or a kernel of one plugin as "plugin/kernel". The
+ * environment's overrides are applied after the code's, and win. One that names nothing is
+ * logged as a warning.
+ */
+typedef struct kry_registry_options {
+    size_t struct_size;
+    const char *const *plugin_paths;
+    size_t plugin_path_count;
+    const char *const *disable;
+    size_t disable_count;
+    const char *const *prefer;
+    size_t prefer_count;
+    const char *const *priority;
+    size_t priority_count;
+    uint64_t cpu_mask;
+    const kry_host *host;
+    uint32_t flags; /* KRY_REGISTRY_* */
+    uint32_t reserved;
+} kry_registry_options;
+
+/**
+ * Find, check, load and order the plugins. A bad plugin is recorded and left out.
+ *
+ * Errors     KRY_E_ARGUMENT, KRY_E_MEMORY. Finding no plugin at all is no error.
+ * Threads    safe. Initialises no GPU runtime: the process may still fork.
+ */
+KRY_API kry_status kry_registry_open(const kry_registry_options *options, kry_registry **out);
+
+/** Drop the caller's reference; layers keep what they need. Plugins stay loaded. */
+KRY_API void kry_registry_close(kry_registry **registry);
+
+/** What became of a file that could have been a plugin. */
+enum {
+    KRY_PLUGIN_LOADED = 1,
+    KRY_PLUGIN_REFUSED = 2,     /* status and reason tell why */
+    KRY_PLUGIN_SHADOWED = 3,    /* another of that name was found first */
+    KRY_PLUGIN_DISABLED = 4,    /* by an override; nothing of it ran */
+    KRY_PLUGIN_NOT_A_PLUGIN = 5 /* a shared object without our note, in a directory */
+};
+
+/** A platform that a plugin serves, as its note says (kry_kernel_info has what overrides made). */
+typedef struct kry_plugin_platform {
+    char name[32];
+    int32_t priority;
+    uint32_t fallback; /* 0 or 1 */
+} kry_plugin_platform;
+
+/**
+ * A file that was found. Ownership: strings live as long as the registry.
+ */
+typedef struct kry_plugin_info {
+    size_t struct_size;
+    const char *path; /* real path where that could be told */
+    const char *name; /* "" when no note was read */
+    const char *version;
+    const char *reason; /* "" when loaded */
+    uint32_t state;     /* KRY_PLUGIN_* */
+    kry_status status;  /* KRY_OK when loaded, shadowed, disabled or not a plugin */
+    uint32_t abi_major;
+    uint32_t abi_minor;
+    uint32_t named_outright; /* 1: given as a file, not found in a directory */
+    uint32_t kernel_count;
+    uint32_t platform_count;
+    uint32_t reserved;
+    uint64_t cpu_features; /* that it needs */
+    kry_plugin_platform platforms[8];
+} kry_plugin_info;
+
+KRY_API size_t kry_registry_plugin_count(const kry_registry *registry);
+/** The index-th file in the order of finding. Errors: KRY_E_NOT_FOUND past the last. */
+KRY_API kry_status kry_registry_plugin(const kry_registry *registry, size_t index,
+                                       kry_plugin_info *out);
+
+/** Where plugins are looked for: the directories in order, one a call, NULL past the last. */
+KRY_API const char *kry_registry_search_path(const kry_registry *registry, size_t index);
+
+/** A kernel as registered. Ownership: strings live as long as the process. */
+typedef struct kry_kernel_info {
+    size_t struct_size;
+    const char *kernel;
+    const char *plugin;
+    const char *platform;
+    const char *summary;
+    const char *layout_name;
+    uint32_t layout_version;
+    uint32_t
+        flags; /* KRY_KERNEL_* of plugin.h: 1 deterministic, 2 batch-invariant, 4 int8 inside */
+    int32_t priority;
+    uint32_t fallback; /* 0 or 1 */
+} kry_kernel_info;
+
+/** Kernels of a platform (NULL: of all, platform by platform), in the order they are asked. */
+KRY_API size_t kry_registry_kernel_count(const kry_registry *registry, const char *platform);
+KRY_API kry_status kry_registry_kernel(const kry_registry *registry, const char *platform,
+                                       size_t index, kry_kernel_info *out);
+
+/* ---- devices ------------------------------------------------------------------------- */
+
+/** Devices that are here: this CPU first, then what each platform's plugin finds. Asks the
+ *  system each time, without initialising a GPU runtime. */
+KRY_API size_t kry_registry_device_count(const kry_registry *registry);
+/** Errors: KRY_E_NOT_FOUND past the last. */
+KRY_API kry_status kry_registry_device(const kry_registry *registry, size_t index, kry_device *out);
+
+/**
+ * Find a device by its name: "cpu", "cuda" (the first), "cuda:1" (an ordinal), "cuda:sm_80"
+ * (an architecture, hypothetical). "cpu:NAMES" is a hypothetical CPU of this architecture
+ * with just those features ("cpu:avx2,avx512"; "cpu:none").
+ *
+ * Errors     KRY_E_ARGUMENT malformed; KRY_E_NOT_FOUND no such device here.
+ */
+KRY_API kry_status kry_registry_find_device(const kry_registry *registry, const char *name,
+                                            kry_device *out);
+
+/** Names of KRY_CPU_* bits, "avx2,avx512"; "none" for 0. Returns the length, as snprintf does. */
+KRY_API size_t kry_cpu_features_format(uint64_t features, char *out, size_t size);
+
+/* ---- decisions ----------------------------------------------------------------------- */
+
+/** A decision: the chosen kernel and, for each other candidate, why not. */
+typedef struct kry_decision kry_decision;
+
+/** An exact equivalent of a description that the core tries when nobody takes it as it is. */
+enum {
+    KRY_REWRITE_NONE = 0,
+    KRY_REWRITE_SPLIT_GROUPS = 1 /* group_size -> gcd(group_size, k_offset, in_features) */
+};
+
+/** What a candidate answered. */
+enum {
+    KRY_VERDICT_CHOSEN = 1,
+    KRY_VERDICT_ACCEPTS = 2, /* but ranks after the chosen one */
+    KRY_VERDICT_REFUSES = 3
+};
+
+/**
+ * A candidate: a kernel of the device's platform, in order.
+ *
+ * Ownership  strings live as long as the process, refusals as long as the decision.
+ */
+typedef struct kry_candidate {
+    size_t struct_size;
+    const char *kernel;
+    const char *plugin;
+    const kry_refusal *refusal;           /* of the description as it stands; NULL when accepted */
+    const kry_refusal *rewritten_refusal; /* of the rewrite; NULL when accepted or not asked */
+    int64_t padding_bytes;                /* more than without padding; 0 when refused */
+    int32_t priority;
+    uint32_t fallback; /* 0 or 1 */
+    uint32_t verdict;  /* KRY_VERDICT_* */
+    uint32_t flags;    /* KRY_KERNEL_* of plugin.h */
+} kry_candidate;
+
+/**
+ * What was decided. `chosen` is an index among the candidates, -1 when none accepts.
+ *
+ * Ownership  descriptions live as long as the decision.
+ */
+typedef struct kry_decision_info {
+    size_t struct_size;
+    int64_t chosen;
+    uint64_t candidate_count;
+    uint32_t rewrite;          /* KRY_REWRITE_* */
+    uint32_t reserved;         /* 0 */
+    uint64_t rewrite_bytes;    /* more scales and zero points than without the rewrite */
+    const kry_linear *asked;   /* complete */
+    const kry_linear *decided; /* as the chosen kernel takes it */
+} kry_decision_info;
+
+/** Fill in a description's defaults and check it. Errors: KRY_E_ARGUMENT names the field. */
+KRY_API kry_status kry_linear_complete(const kry_linear *linear, kry_linear *out);
+
+/**
+ * Ask each kernel of the device's platform, in order; the first that can implement the
+ * description wins. When none can, its rewrite is tried likewise. A fallback that wins is
+ * logged as a warning, once a shape and registry.
+ *
+ * Errors     KRY_E_ARGUMENT; KRY_E_MEMORY. That no kernel accepts is a decision, not an
+ *            error here: kry_layer_create makes one of it.
+ * Threads    safe; takes no lock.
+ */
+KRY_API kry_status kry_decide(const kry_registry *registry, const kry_device *device,
+                              const kry_linear *linear, kry_decision **out);
+KRY_API void kry_decision_destroy(kry_decision **decision);
+KRY_API kry_status kry_decision_describe(const kry_decision *decision, kry_decision_info *out);
+KRY_API kry_status kry_decision_candidate(const kry_decision *decision, size_t index,
+                                          kry_candidate *out);
+
+/** A refusal in words: "in_features 2112 is not a multiple of 128". As snprintf. */
+KRY_API size_t kry_refusal_format(const kry_refusal *refusal, char *out, size_t size);
+
+/** A refusal's code in words, for machines: "k_alignment". */
+KRY_API const char *kry_refusal_code_string(uint32_t code);
+
+/* ---- layers -------------------------------------------------------------------------- */
+
+/** A layer: a kernel bound to prepared weights. */
+typedef struct kry_layer kry_layer;
+
+/** The arguments of kry_layer_create. */
+typedef struct kry_layer_args {
+    size_t struct_size;
+    const kry_device *device; /* copied */
+    const kry_linear *linear; /* copied */
+    const char *kernel; /* NULL: the decision's; else "kernel" or "plugin/kernel", or an error */
+} kry_layer_args;
+
+/**
+ * Decide, open the device for the chosen kernel and make a layer, as yet without weights.
+ *
+ * Ownership  the layer keeps what it needs of the registry alive.
+ * Errors     KRY_E_NO_KERNEL: the message lists every candidate with its reason;
+ *            KRY_E_DEVICE: the device is not here (a hypothetical one can be prepared for,
+ *            in host memory, never applied on).
+ * Threads    safe.
+ */
+KRY_API kry_status kry_layer_create(kry_registry *registry, const kry_layer_args *args,
+                                    kry_layer **out);
+
+/** No apply or prepare of the layer may be running, nor work of it be left on a stream. */
+KRY_API void kry_layer_destroy(kry_layer **layer);
+
+/** The kernel that a layer runs on. */
+KRY_API kry_status kry_layer_kernel(const kry_layer *layer, kry_kernel_info *out);
+
+/** The description as asked (0) or as the kernel takes it (1). Lives as long as the layer. */
+KRY_API const kry_linear *kry_layer_linear(const kry_layer *layer, int as_decided);
+
+/** Bytes of prepared weights and of preparing (all that prepare uses, the core's part too). */
+KRY_API kry_status kry_layer_sizes(const kry_layer *layer, kry_sizes *out);
+
+/** The workspace for applies of up to m rows; never less for a larger m. */
+KRY_API kry_status kry_layer_workspace(const kry_layer *layer, int64_t m, kry_workspace *out);
+
+/** The arguments of kry_layer_prepare. */
+typedef struct kry_prepare_args {
+    size_t struct_size;
+    const kry_weights *weights;
+    void *prepared; /* KRY_ALIGNMENT-aligned, the caller's, and lives as long as the layer;
+                       NULL: the platform's memory at first, the same place again later */
+    uint64_t prepared_bytes;
+    uint32_t prepared_memory; /* KRY_MEMORY_*; 0 with NULL */
+    uint32_t reserved;        /* 0 */
+    void *scratch;            /* NULL: the host's allocator */
+    uint64_t scratch_bytes;
+    void *stream;
+    const kry_host *host; /* NULL: the registry's */
+} kry_prepare_args;
+
+/**
+ * Turn weights into the kernel's layout and bind them; again: reload them in place.
+ *
+ * Errors     KRY_E_ARGUMENT: a view that does not fit the description or reaches beyond its
+ *            bytes, g_idx out of range; nothing was written. KRY_E_MEMORY likewise.
+ *            Afterwards, on any other error, the prepared weights are unspecified and apply
+ *            answers KRY_E_STATE until a prepare succeeds.
+ * Threads    one prepare of a layer at a time, and no apply at once with it, except as
+ *            ordered by the stream on platforms that have streams.
+ */
+KRY_API kry_status kry_layer_prepare(kry_layer *layer, const kry_prepare_args *args);
+
+/**
+ * Enqueue y = x * dequant(W)^T + bias (on a CPU: compute it).
+ *
+ * Shapes     see kry_apply_args.
+ * Numerics   sums in f32 or better, one rounding at the store, unless the kernel's flags say
+ *            that activations are quantized inside.
+ * Ownership  borrows everything; buffers may be reused once the stream has passed.
+ * Errors     KRY_E_ARGUMENT, KRY_E_WORKSPACE, KRY_E_STATE: nothing enqueued, y untouched.
+ *            Others come from the kernel: y is unspecified.
+ * Threads    safe, unless two calls in flight share a workspace or overlap in y.
+ */
+KRY_API kry_status kry_layer_apply(const kry_layer *layer, const kry_apply_args *args);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
