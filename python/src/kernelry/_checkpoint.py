@@ -163,6 +163,21 @@ class Checkpoint(Closing):
                                                  self._slice(n, k), out))
         return linear_of(out)
 
+    def content(self, name: str, *, n: slice | None = None, k: slice | None = None,
+                how: Literal["files", "bytes"] = "files") -> str:
+        """The content key of a partition, for Layer.save and Layer.map. Of "files" it changes when
+        they are written, replaced or copied; of "bytes", which reads them, with a byte of the
+        layer's."""
+        handle = alive(self._handle, "checkpoint")
+        ways = {"files": 0, "bytes": 1}
+        if how not in ways:
+            raise ArgumentError(f"how is {how!r}, expected files or bytes")
+        out = ffi.new("char[]", 256)  # KRY_CONTENT_MAX and its end
+        call(checkpoint_lib.kry_checkpoint_content(
+            handle.pointer, self._find(handle.pointer, name), self._slice(n, k), ways[how],
+            ffi.NULL, out, len(out)))
+        return text(out)
+
     def weights(self, name: str, *, n: slice | None = None,
                 k: slice | None = None) -> StoredWeights:
         """Description and views of a layer, or of the partition of some output (n) and input (k)

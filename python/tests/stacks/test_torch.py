@@ -389,6 +389,55 @@ def test_model_is_converted_in_place(model, meta):
     assert torch.equal(again.layers[0]["mlp"](x), net.layers[0]["mlp"](x))
 
 
+def converted(folder, cache=None):
+    net = Model()
+    report = convert(net, str(folder), cache=cache)
+    return net.layers[0]["mlp"], report.cached
+
+
+def test_second_start_maps_a_models_weights(model, tmp_path):
+    folder, cache, x = model[0], tmp_path / "cache", torch.randn(3, 96)
+    plain, outcomes = converted(folder)
+    assert set(outcomes.values()) == {"prepared"}
+    for outcome in ("missing", "mapped"):
+        mlp, outcomes = converted(folder, cache)
+        assert outcomes == {"layers.0.mlp.up_proj": outcome, "layers.0.mlp.down_proj": outcome}
+        assert torch.equal(mlp(x), plain(x))
+    [file] = cache.iterdir()
+    with open(file, "r+b") as stream:
+        stream.seek(4096 + 3)
+        stream.write(b"spoilt")
+    with pytest.warns(UserWarning, match="damaged.*prepared anew"):
+        mlp, outcomes = converted(folder, cache)
+    assert sorted(outcomes.values()) == ["damaged", "mapped"] and torch.equal(mlp(x), plain(x))
+
+
+def test_mapped_module_is_a_module_like_others(model, tmp_path):
+    folder, cache, x = model[0], tmp_path / "cache", torch.randn(3, 96)
+    plain, _ = converted(folder)
+    converted(folder, cache)
+    mlp, outcomes = converted(folder, cache)
+    assert set(outcomes.values()) == {"mapped"}
+    expected, up = plain(x), mlp.up_proj
+    # A head: the weights are the file's.
+    assert up.prepared.numel() < plain.up_proj.prepared.numel()
+    assert torch.equal(linear_op(x, up.prepared.clone(), up.bias, 40), plain.up_proj(x))
+    assert torch.equal(torch.compile(mlp, fullgraph=True, backend="aot_eager")(x), expected)
+    for other in (copy.deepcopy(mlp), pickle.loads(pickle.dumps(mlp))):
+        assert torch.equal(other(x), expected)
+    state, address = mlp.state_dict(), up.prepared.data_ptr()
+    assert all(torch.equal(state[name], tensor) for name, tensor in plain.state_dict().items())
+    state["up_proj.weight_scale"] *= 2
+    before = [file.read_bytes() for file in cache.iterdir()]
+    mlp.load_state_dict(state)
+    plain.load_state_dict(state)
+    assert torch.equal(mlp(x), plain(x)) and not torch.equal(mlp(x), expected)
+    assert up.prepared.data_ptr() == address
+    assert [file.read_bytes() for file in cache.iterdir()] == before
+    mlp.half()
+    assert mlp(x.half()).dtype == torch.float16
+
+
 def test_model_that_does_not_fit_is_left_as_it_was(model, tmp_path):
     folder = model[0]
     net = Model()
