@@ -11,7 +11,8 @@ import numpy
 
 from ._errors import ArgumentError
 from ._library import Closing, Handle, alive, call, checkpoint_lib, ffi, log_callback, new, text
-from ._linear import Linear, linear_of
+from ._linear import Linear, Type, linear_of
+from ._scales import Rescaled
 
 _METHODS = {1: "compressed-tensors", 2: "gptq", 3: "awq"}
 # numpy lacks bf16 and the 8-bit floats: their bits.
@@ -67,6 +68,10 @@ class StoredWeights:
         if stored.bias == ffi.NULL:
             return None
         return text(checkpoint_lib.kry_dtype_string(stored.bias_dtype))
+
+    def with_scale_type(self, type_: Type) -> Rescaled:
+        """As Weights.with_scale_type."""
+        return Rescaled(self, type_)
 
     def to_c(self, linear: Linear) -> tuple[Any, list[Any]]:
         mine, asked = self.linear, linear

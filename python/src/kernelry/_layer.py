@@ -16,6 +16,7 @@ from ._errors import ArgumentError, Error, NoKernelError
 from ._library import Closing, Handle, alive, call, ffi, lib, new
 from ._linear import TYPE_BITS, Linear, linear_of
 from ._registry import Device, Kernel, Registry, default_registry, kernel_of
+from ._scales import Rescaled
 from ._weights import Weights, is_of_type
 
 ALIGNMENT = 256
@@ -96,7 +97,7 @@ class Layer(Closing):
     def __init__(
         self,
         linear: Linear,
-        weights: Weights | StoredWeights | None = None,
+        weights: Weights | StoredWeights | Rescaled | None = None,
         *,
         device: str | Device = "cpu",
         registry: Registry | None = None,
@@ -147,14 +148,15 @@ class Layer(Closing):
         call(lib.kry_layer_workspace(handle.pointer, m, workspace))
         return Workspace(workspace.scratch_bytes, workspace.zeroed_bytes)
 
-    def prepare(self, weights: Weights | StoredWeights, *, prepared: Any = None, stream: int = 0) -> None:
+    def prepare(self, weights: Weights | StoredWeights | Rescaled, *, prepared: Any = None,
+                stream: int = 0) -> None:
         """Turn weights into the kernel's layout and bind them; again: reload them in place.
 
         `prepared` is memory of the caller's for them, of sizes.prepared_bytes at a multiple of
         256 bytes; it is kept. No apply may run at once with it, except as the stream orders them.
         """
         handle = alive(self._handle, "layer")
-        if not isinstance(weights, (Weights, StoredWeights)):
+        if not isinstance(weights, (Weights, StoredWeights, Rescaled)):
             raise ArgumentError(f"weights is {type(weights).__name__}, expected kernelry.Weights")
         if weights.platform not in ("cpu", self.device.platform):
             raise ArgumentError(f"weights lie on {weights.platform}, the layer is of "

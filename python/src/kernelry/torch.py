@@ -25,7 +25,7 @@ from torch import nn
 
 from ._cache import Outcome, Part, fill_all
 from ._checkpoint import Checkpoint
-from ._errors import ArgumentError, Error, Status
+from ._errors import ArgumentError, Error, NoKernelError, Status
 from ._layer import ALIGNMENT, Layer
 from ._library import LIBRARY, Functions, alive, call, ffi
 from ._linear import Linear
@@ -153,8 +153,18 @@ class Bound:
                  device: torch.device | str = "cpu", registry: Registry | None = None,
                  kernel: str | None = None) -> None:
         self.device = _place(device)
-        self.layer = Layer(linear, device=_device_name(self.device), registry=registry,
-                           kernel=kernel)
+        self._rescales = False
+        try:
+            self.layer = Layer(linear, device=_device_name(self.device), registry=registry,
+                               kernel=kernel)
+        except NoKernelError:
+            # Kernels of a GPU take scales of x's type: those that are exact in it become so.
+            if linear.scale_type == linear.x_type:
+                raise
+            linear = dataclasses.replace(linear, scale_type=linear.x_type)
+            self._rescales = True
+            self.layer = Layer(linear, device=_device_name(self.device), registry=registry,
+                               kernel=kernel)
         self._handle = alive(self.layer._handle, "layer")
         self.out_features = linear.out_features
         self._address: Any = None
@@ -186,6 +196,8 @@ class Bound:
                     else self.prepared)
         # After a map the tensor is a head alone, and the layer brings the memory.
         place = prepared[ALIGNMENT:] if len(prepared) > ALIGNMENT else None
+        if self._rescales:
+            weights = weights.with_scale_type(self.layer.linear.scale_type)
         self.layer.prepare(weights, prepared=place, stream=self._stream())
         self._bind(prepared)
 

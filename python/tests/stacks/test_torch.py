@@ -324,6 +324,32 @@ def test_module_follows_its_dtype(make):
             use()
 
 
+def test_scales_that_no_kernel_takes_become_xs_type_where_exact(make, model, monkeypatch):
+    real = kernelry.torch.Layer
+
+    def as_on_a_gpu(linear, **options):
+        if linear.scale_type != linear.x_type:
+            raise kernelry.NoKernelError("scales of another type")
+        return real(linear, **options)
+
+    (plain, matrix), x = make(torch.float16), torch.randn(3, 96).half()
+    monkeypatch.setattr(kernelry.torch, "Layer", as_on_a_gpu)
+    module = pickle.loads(pickle.dumps(plain))
+    assert module._bound.layer.linear.scale_type == "f16" and module.linear.scale_type == "f32"
+    assert error_of(module(x), x, matrix, module.bias) < BOUNDS[torch.float16]
+    state = module.state_dict()
+    assert state["weight_scale"].dtype == torch.float32
+    state["weight_scale"][3, 1] = 0.1
+    with pytest.raises(RuntimeError, match=r"scales\[3, 1\] is 0.1.*not rounded"):
+        module.load_state_dict(state)
+    stored = QuantLinear.from_checkpoint(Checkpoint(model[0]), "model.layers.0.mlp.up_proj",
+                                         dtype=torch.bfloat16)
+    assert stored._bound.layer.linear.scale_type == "bf16"
+    y = stored(x.bfloat16())
+    assert error_of(y, x.bfloat16(), torch.from_numpy(
+        model[1]["model.layers.0.mlp.up_proj"].matrix), stored.bias) < BOUNDS[torch.bfloat16]
+
+
 def test_module_that_cannot_be_is_refused(make):
     module, _ = make()
     with pytest.raises(kernelry.ArgumentError, match="format is 'marlin'"):
