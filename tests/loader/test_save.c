@@ -325,6 +325,25 @@ static void file_of_several_that_was_cut_has_lost_its_last(void **state) {
     free_shared(&shared);
 }
 
+/* An embedder whose structs end before the offset means a file of one layer. */
+static void args_without_an_offset_are_taken(void **state) {
+    (void)state;
+    struct saved saved;
+    make_saved(&saved);
+    kry_save_args save = KRY_INIT(kry_save_args);
+    kry_map_args map = KRY_INIT(kry_map_args);
+    save.struct_size = offsetof(kry_save_args, offset);
+    map.struct_size = offsetof(kry_map_args, offset);
+    save.path = map.path = saved.path;
+    save.content = map.content = "model-2";
+    save.flags = 0xffff; /* none of theirs */
+    map.offset = 7;
+    assert_ok(kry_layer_save(saved.layer.layer, &save));
+    assert_ok(kry_layer_map(saved.layer.layer, &map));
+    assert_applies(&saved.layer);
+    free_layer(&saved.layer);
+}
+
 static void places_that_cannot_be_are_refused(void **state) {
     (void)state;
     struct shared shared;
@@ -747,6 +766,7 @@ int main(void) {
         cmocka_unit_test(layers_that_share_a_file_are_each_mapped_from_their_place),
         cmocka_unit_test(damage_of_a_layer_leaves_the_others_of_its_file),
         cmocka_unit_test(file_of_several_that_was_cut_has_lost_its_last),
+        cmocka_unit_test(args_without_an_offset_are_taken),
         cmocka_unit_test(places_that_cannot_be_are_refused),
         cmocka_unit_test(file_cut_at_every_length_is_damaged),
         cmocka_unit_test(every_byte_that_is_changed_is_noticed),
