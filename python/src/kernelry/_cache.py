@@ -46,14 +46,14 @@ class Part:
         return self.offset + -(-self.size // HEADER) * HEADER
 
 
-def _hash(part: Part, seed: int) -> int:
-    """Goes on with a layer's name, its layout and its description as the kernel takes it."""
-    pointer = alive(part.layer._handle, "layer").pointer
+def hash_of(text: str, layer: Layer, seed: int = 0) -> int:
+    """Goes on with a text, a layer's layout and its description as the kernel takes it."""
+    pointer = alive(layer._handle, "layer").pointer
     info = new("kry_kernel_info")
     call(lib.kry_layer_kernel(pointer, info))
     version = ffi.new("uint32_t *", info.layout_version)
     linear = lib.kry_layer_linear(pointer, 1)
-    name, layout = part.name.encode(), ffi.string(info.layout_name)
+    name, layout = text.encode(), ffi.string(info.layout_name)
     for data, size in ((name, len(name)), (version, 4), (layout, len(layout)),
                        (linear, ffi.sizeof("kry_linear"))):
         seed = lib.kry_hash64(ffi.from_buffer(data) if isinstance(data, bytes) else data, size,
@@ -72,7 +72,7 @@ class Cache:
         self.parts, self.warn = list(parts), warn
         end = seed = 0
         for part in self.parts:
-            seed = _hash(part, seed)
+            seed = hash_of(part.name, part.layer, seed)
             part.offset, end = end, end + -(-part.size // HEADER) * HEADER
         name = os.path.basename(os.path.realpath(model)).encode(errors="surrogateescape")
         clean = bytes(c if c in _GOOD else ord("_") for c in name[:127]).decode()

@@ -23,7 +23,7 @@ import numpy
 import torch
 from torch import nn
 
-from ._cache import Outcome, Part, fill_all
+from ._cache import Outcome, Part, fill_all, hash_of
 from ._checkpoint import Checkpoint
 from ._errors import ArgumentError, Error, NoKernelError, Status
 from ._layer import ALIGNMENT, Layer
@@ -144,14 +144,16 @@ class Bound:
         bound = Bound(linear, weights, device=device)
         y = torch.ops.kernelry.linear(x, bound.prepared, bias, bound.out_features)
 
-    Keep it until the last call has ended, on a device until its stream has passed it.
+    Keep it until the last call has ended, on a device until its stream has passed it. `content`
+    names the weights' values, as Checkpoint.content does: then a program that another process has
+    exported with a layer of the same key runs this one.
     """
 
     prepared: torch.Tensor
 
     def __init__(self, linear: Linear, weights: Any = None, *,
                  device: torch.device | str = "cpu", registry: Registry | None = None,
-                 kernel: str | None = None) -> None:
+                 kernel: str | None = None, content: str | None = None) -> None:
         self.device = _place(device)
         self._rescales = False
         try:
@@ -168,7 +170,9 @@ class Bound:
         self._handle = alive(self.layer._handle, "layer")
         self.out_features = linear.out_features
         self._address: Any = None
-        self._token = secrets.randbits(64)
+        self._named = content is not None
+        self._token = (hash_of(content, self.layer) if content is not None
+                       else secrets.randbits(64))
         _add_zeroed(self.device)
         if weights is not None:
             self.prepare(weights)
@@ -176,9 +180,12 @@ class Bound:
     def _make_tensor(self, weight_bytes: int) -> torch.Tensor:
         """The head by which copies of the tensor are known; the weights follow at ALIGNMENT."""
         tensor = _aligned(ALIGNMENT + weight_bytes, self.device)
+        self._write_head(tensor)
+        return tensor
+
+    def _write_head(self, tensor: torch.Tensor) -> None:
         head = b"kernelry" + self._token.to_bytes(8, sys.byteorder)
         tensor[: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
-        return tensor
 
     def _bind(self, prepared: torch.Tensor) -> None:
         if self._address is None:
@@ -186,12 +193,20 @@ class Bound:
             call(_native.kry_torch_bind(self._address, self._token, self._handle.pointer))
             self.prepared = prepared
 
+    def _forget_name(self) -> None:
+        """Before other weights: copies that know the layer by its content are of the old ones."""
+        if self._named and self._address is not None:
+            self._named, self._token = False, secrets.randbits(64)
+            self._write_head(self.prepared)
+            call(_native.kry_torch_bind(self._address, self._token, self._handle.pointer))
+
     def _stream(self) -> int:
         return (torch.cuda.current_stream(self.device).cuda_stream
                 if self.device.type == "cuda" else 0)
 
     def prepare(self, weights: Any) -> None:
         """Other weights, in the same place: captured graphs stay valid."""
+        self._forget_name()
         prepared = (self._make_tensor(self.layer.sizes.prepared_bytes) if self._address is None
                     else self.prepared)
         # After a map the tensor is a head alone, and the layer brings the memory.
@@ -206,6 +221,7 @@ class Bound:
         """Weights from a file that `layer.save` wrote, as Layer.map: on a CPU they stay in the
         mapped file, and the tensor holds none."""
         on_host = self.device.type == "cpu"
+        self._forget_name()
         if self._address is not None:
             prepared = self.prepared
         else:
@@ -581,14 +597,15 @@ def _fill(modules: list[QuantLinear], parts: list[_Partition], checkpoint: Check
         for module, stored in zip(modules, parts):
             module._set(stored)
         return {stored.name: "prepared" for stored in parts}
-    bounds = [Bound(module.linear, device=module._device, registry=module._registry)
-              for module in modules]
+    contents = [checkpoint.content(stored.name) for stored in parts]
+    bounds = [Bound(module.linear, device=module._device, registry=module._registry,
+                    content=content) for module, content in zip(modules, contents)]
 
-    def part(bound: Bound, stored: _Partition) -> Part:
-        return Part(stored.name, bound.layer, checkpoint.content(stored.name),
+    def part(bound: Bound, stored: _Partition, content: str) -> Part:
+        return Part(stored.name, bound.layer, content,
                     lambda: bound.prepare(stored.weights(bound.layer.linear)), bound.map)
 
-    outcomes = fill_all(cache, checkpoint.path, map(part, bounds, parts),
+    outcomes = fill_all(cache, checkpoint.path, map(part, bounds, parts, contents),
                         lambda message: warnings.warn(message, stacklevel=4))
     for module, bound, stored in zip(modules, bounds, parts):
         module._adopt(bound, stored)

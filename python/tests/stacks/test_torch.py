@@ -438,6 +438,50 @@ def test_second_start_maps_a_models_weights(model, tmp_path):
     assert sorted(outcomes.values()) == ["damaged", "mapped"] and torch.equal(mlp(x), plain(x))
 
 
+EXPORTED = """
+import sys, torch, kernelry.torch
+folder, cache, file = sys.argv[1:]
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up_proj, self.down_proj = torch.nn.Linear(96, 40), torch.nn.Linear(40, 96, bias=False)
+    def forward(self, x):
+        return self.down_proj(self.up_proj(x))
+net = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([torch.nn.ModuleDict({"mlp": Model()})])})
+net.base_model_prefix = "model"
+found = kernelry.torch.convert(net, folder, cache=cache, dense=False).cached
+mlp, x = net["layers"][0]["mlp"], torch.arange(192.0).reshape(2, 96) / 96
+"""
+
+
+def test_exported_program_finds_its_layers_in_another_process(model, tmp_path):
+    arguments = [str(model[0]), str(tmp_path / "cache"), str(tmp_path / "program.pt2")]
+
+    def run(source):
+        done = run_python(f"import sys; sys.argv[1:] = {arguments!r}" + EXPORTED + source)
+        assert done.returncode == 0, done.stderr
+
+    run("""
+assert set(found.values()) == {"missing"}
+torch.export.save(torch.export.export(mlp, (x,)), file)
+""")
+    run("""
+assert set(found.values()) == {"mapped"}
+program = torch.export.load(file).module()
+assert torch.equal(program(x), mlp(x))
+# With other weights the layers are others: the program's are not here any more.
+state = mlp.state_dict()
+state["up_proj.weight_scale"] *= 2
+mlp.load_state_dict(state)
+try:
+    program(x)
+except RuntimeError as error:
+    assert "belongs to no layer of this process" in str(error), error
+else:
+    raise SystemExit("ran with other weights")
+""")
+
+
 def test_mapped_module_is_a_module_like_others(model, tmp_path):
     folder, cache, x = model[0], tmp_path / "cache", torch.randn(3, 96)
     plain, _ = converted(folder)
