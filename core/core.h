@@ -398,7 +398,7 @@ void core_hash_blocks(const void *data, uint64_t bytes, uint64_t first, uint64_t
                       const kry_host *host);
 
 /** Where the weights begin in a file: aligned as kernels want, behind the header. */
-#define CORE_FILE_DATA_AT 4096
+#define CORE_FILE_DATA_AT KRY_SAVED_HEADER
 
 /** The header of a file of prepared weights, in this machine's byte order. */
 struct file_header {
@@ -420,12 +420,14 @@ _Static_assert(sizeof(kry_linear) <= 256, "a description fits the header");
 
 /** KRY_E_ARGUMENT: no content, or one that is too long or not printable. */
 kry_status core_file_check_content(const char *content);
+/** KRY_E_ARGUMENT: no place where a layer may begin in a file. */
+kry_status core_file_check_offset(uint64_t offset);
 /** The header of what a layer's prepared weights are saved with. KRY_E_UNSUPPORTED: the layout's
  *  name is too long. */
 kry_status core_file_describe(const struct kry_layer *layer, const char *content,
                               uint64_t data_hash, struct file_header *out);
-/** Compare what a file of `file_bytes` begins with with what the layer needs. KRY_E_FORMAT,
- *  KRY_E_FOREIGN, KRY_E_STALE: the sentence begins with the path. */
+/** Compare what a layer's `file_bytes` in a file begin with with what the layer needs.
+ *  KRY_E_NOT_FOUND, KRY_E_FORMAT, KRY_E_FOREIGN, KRY_E_STALE: the sentence begins with the path. */
 kry_status core_file_check(const char *path, const struct file_header *found, uint64_t file_bytes,
                            const struct kry_layer *layer, const char *content);
 

@@ -28,6 +28,13 @@ kry_status core_file_check_content(const char *content) {
     return KRY_OK;
 }
 
+kry_status core_file_check_offset(uint64_t offset) {
+    if (offset % CORE_FILE_DATA_AT == 0 && offset <= INT64_MAX / 2)
+        return KRY_OK;
+    return kry_error_set(KRY_E_ARGUMENT, "offset is %" PRIu64 ", expected a multiple of %d", offset,
+                         CORE_FILE_DATA_AT);
+}
+
 static uint64_t hash_header(const struct file_header *header) {
     struct file_header without = *header;
     without.header_hash = 0;
@@ -63,6 +70,9 @@ static kry_status check_kind(const char *path, const struct file_header *found,
         return kry_error_set(KRY_E_FORMAT,
                              "%s is damaged: %" PRIu64 " bytes, expected at least %zu (KRY-C21)",
                              path, file_bytes, sizeof *found);
+    static const struct file_header nothing;
+    if (memcmp(found, &nothing, sizeof nothing) == 0)
+        return kry_error_set(KRY_E_NOT_FOUND, "%s: nothing is saved there (KRY-C21)", path);
     if (memcmp(found->magic, magic, sizeof magic) != 0)
         return kry_error_set(KRY_E_FORMAT, "%s is no file of prepared weights (KRY-C21)", path);
     if (found->byte_order == __builtin_bswap32(byte_order))

@@ -21,6 +21,8 @@ enum {
 struct saving {
     const kry_layer *layer;
     const char *path;
+    uint64_t offset; /* of the layer in the file */
+    bool into;       /* a file that is there */
     char *temporary;
     int file;
     const kry_host *host;
@@ -37,6 +39,10 @@ static kry_status cannot(const struct saving *s, const char *what) {
  * saves by the count, and what a dead process of our number left is passed over. */
 static kry_status create(struct saving *s) {
     static atomic_uint count;
+    if (s->into) {
+        s->file = open(s->path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+        return s->file >= 0 ? KRY_OK : cannot(s, "written");
+    }
     for (int i = 0; i < NAMES; i++) {
         free(s->temporary);
         s->temporary = core_format("%s.%ld.%u.tmp", s->path, (long)getpid(),
@@ -94,7 +100,7 @@ static kry_status write_weights(const struct saving *s) {
         if (status != KRY_OK)
             return status;
         core_hash_blocks(data, bytes, first, s->hashes + first, s->host);
-        status = write_at(s, data, bytes, CORE_FILE_DATA_AT + at);
+        status = write_at(s, data, bytes, s->offset + CORE_FILE_DATA_AT + at);
         if (status != KRY_OK)
             return status;
     }
@@ -102,14 +108,14 @@ static kry_status write_weights(const struct saving *s) {
 }
 
 static kry_status finish(struct saving *s, const struct file_header *header) {
-    kry_status status = write_at(s, header, sizeof *header, 0);
-    if (status == KRY_OK && fsync(s->file) != 0) /* some file systems tell of a full disk here */
+    kry_status status = write_at(s, header, sizeof *header, s->offset);
+    if (status == KRY_OK && !s->into && fsync(s->file) != 0) /* some tell of a full disk here */
         status = cannot(s, "written");
     int file = s->file;
     s->file = -1;
     if (close(file) != 0 && status == KRY_OK)
         status = cannot(s, "written");
-    if (status == KRY_OK && rename(s->temporary, s->path) != 0)
+    if (status == KRY_OK && !s->into && rename(s->temporary, s->path) != 0)
         status = cannot(s, "replaced");
     return status;
 }
@@ -150,7 +156,7 @@ static kry_status save(struct saving *s, const char *content) {
         uint64_t hash = kry_hash64(s->hashes, blocks * sizeof *s->hashes, 0);
         status = core_file_describe(layer, content, hash, &header);
     }
-    bool created = s->file >= 0;
+    bool created = s->file >= 0 && !s->into;
     if (status == KRY_OK)
         status = finish(s, &header);
     if (s->file >= 0)
@@ -163,14 +169,26 @@ static kry_status save(struct saving *s, const char *content) {
     return status;
 }
 
+static kry_status check_place(const kry_save_args *given) {
+    if (given->path == NULL || given->path[0] == '\0')
+        return kry_error_set(KRY_E_ARGUMENT, "kry_save_args: path is NULL or empty");
+    if ((given->flags & ~(uint32_t)KRY_SAVE_INTO) != 0 || given->reserved != 0)
+        return kry_error_set(KRY_E_ARGUMENT, "kry_save_args: flags %#x are unknown", given->flags);
+    if (given->offset != 0 && !(given->flags & KRY_SAVE_INTO))
+        return kry_error_set(KRY_E_ARGUMENT,
+                             "kry_save_args: offset is %" PRIu64 ", which goes with KRY_SAVE_INTO",
+                             given->offset);
+    return core_file_check_offset(given->offset);
+}
+
 kry_status kry_layer_save(const kry_layer *layer, const kry_save_args *args) {
     kry_save_args given;
     kry_host host;
     if (layer == NULL)
         return kry_error_set(KRY_E_ARGUMENT, "kry_layer_save: layer is NULL");
-    kry_status status = COPY_IN(&given, args, kry_save_args);
-    if (status == KRY_OK && (given.path == NULL || given.path[0] == '\0'))
-        status = kry_error_set(KRY_E_ARGUMENT, "kry_save_args: path is NULL or empty");
+    kry_status status = COPY_IN_SINCE(&given, args, kry_save_args, offset);
+    if (status == KRY_OK)
+        status = check_place(&given);
     if (status == KRY_OK && given.host != NULL)
         status = core_host_copy(&host, given.host);
     if (status == KRY_OK)
@@ -181,6 +199,8 @@ kry_status kry_layer_save(const kry_layer *layer, const kry_save_args *args) {
         return status;
     struct saving saving = {.layer = layer,
                             .path = given.path,
+                            .offset = given.offset,
+                            .into = (given.flags & KRY_SAVE_INTO) != 0,
                             .file = -1,
                             .host = given.host != NULL ? &host : &layer->registry->services.offered,
                             .stream = given.stream};

@@ -5,8 +5,8 @@
 #include "applying.h"
 #include "cache.h"
 #include "clock.h"
-#include "device_memory.h"
 #include "model.h"
+#include "operands.h"
 #include "progress.h"
 #include "words.h"
 
@@ -134,42 +134,30 @@ static kry_status prepare_layers(struct work *work, struct progress *progress) {
 
 /* ---- one row ------------------------------------------------------------------------- */
 
-/** Operands large enough for a row of any layer. */
-struct row {
-    struct twin x, y, scratch, zeroed;
-};
+static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
-static kry_status size_row(const struct work *work, uint64_t bytes[4]) {
+/** What a row of any layer needs. */
+static kry_status size_row(const struct work *work, struct operand_bytes *out) {
     for (size_t i = 0; i < work->count; i++) {
         kry_workspace workspace = KRY_INIT(kry_workspace);
         kry_status status = kry_layer_workspace(work->layers[i].layer, 1, &workspace);
         if (status != KRY_OK)
             return status;
         const kry_linear *linear = kry_layer_linear(work->layers[i].layer, 0);
-        const uint64_t needed[4] = {(uint64_t)linear->in_features * kry_type_bytes(linear->x_type),
-                                    (uint64_t)linear->out_features * kry_type_bytes(linear->y_type),
-                                    workspace.scratch_bytes, workspace.zeroed_bytes};
-        for (int j = 0; j < 4; j++)
-            bytes[j] = needed[j] > bytes[j] ? needed[j] : bytes[j];
+        out->x = larger(out->x, (uint64_t)linear->in_features * kry_type_bytes(linear->x_type));
+        out->y = larger(out->y, (uint64_t)linear->out_features * kry_type_bytes(linear->y_type));
+        out->scratch = larger(out->scratch, workspace.scratch_bytes);
+        out->zeroed = larger(out->zeroed, workspace.zeroed_bytes);
     }
     return KRY_OK;
 }
 
 static kry_status apply_layers(const struct work *work, const struct device_memory *memory,
-                               const struct row *row, int64_t *nanoseconds) {
+                               const struct operands *row, int64_t *nanoseconds) {
     int64_t begin = clock_now();
     kry_status status = KRY_OK;
-    for (size_t i = 0; i < work->count && status == KRY_OK; i++) {
-        kry_apply_args args = KRY_INIT(kry_apply_args);
-        args.m = 1;
-        args.x = row->x.device;
-        args.y = row->y.device;
-        args.scratch = row->scratch.device;
-        args.scratch_bytes = row->scratch.bytes;
-        args.zeroed = row->zeroed.device;
-        args.zeroed_bytes = row->zeroed.bytes;
-        status = kry_layer_apply(work->layers[i].layer, &args);
-    }
+    for (size_t i = 0; i < work->count && status == KRY_OK; i++)
+        status = row_operands_apply(work->layers[i].layer, 1, row);
     if (status == KRY_OK)
         status = device_memory_wait(memory, NULL);
     *nanoseconds = clock_now() - begin;
@@ -179,22 +167,21 @@ static kry_status apply_layers(const struct work *work, const struct device_memo
 /** Zeros through every layer, twice: what was left to be read at the first use shows. */
 static kry_status apply_row(struct work *work) {
     struct device_memory memory;
-    struct row row = {0};
-    uint64_t bytes[4] = {0};
+    struct operands row = {0};
+    struct operand_bytes bytes = {0};
     kry_status status = device_memory_open(work->registry, &work->device, &memory);
     if (status != KRY_OK)
         return status;
-    status = size_row(work, bytes);
-    struct twin *const twins[4] = {&row.x, &row.y, &row.scratch, &row.zeroed};
-    for (int i = 0; i < 4 && status == KRY_OK; i++) {
-        status = twin_get(&memory, bytes[i], twins[i]);
-        if (status == KRY_OK)
-            status = device_memory_clear(&memory, twins[i]->device, bytes[i]);
-    }
+    status = size_row(work, &bytes);
+    if (status == KRY_OK)
+        status = row_operands_get(&memory, &bytes, &row);
+    if (status == KRY_OK)
+        status = device_memory_clear(&memory, row.x.device, bytes.x);
+    if (status == KRY_OK)
+        status = device_memory_clear(&memory, row.zeroed.device, bytes.zeroed);
     for (int i = 0; i < 2 && status == KRY_OK; i++)
         status = apply_layers(work, &memory, &row, &work->apply_ns[i]);
-    for (int i = 0; i < 4; i++)
-        twin_release(&memory, twins[i]);
+    row_operands_release(&memory, &row);
     return status;
 }
 
@@ -280,7 +267,11 @@ static int prepare_model(struct work *work, const char *model) {
         status = cache_make_folder(work->cache.folder);
     progress_begin(&progress, total);
     if (status == KRY_OK)
+        status = cache_open(&work->cache, work->registry, &work->device, work->common->kernel,
+                            work->checkpoint, model);
+    if (status == KRY_OK)
         status = prepare_layers(work, &progress);
+    status = cache_close(&work->cache, status);
     progress_clear(&progress);
     work->ready_ns = clock_now() - begin;
     if (status == KRY_OK && !(work->device.flags & KRY_DEVICE_HYPOTHETICAL))
@@ -348,11 +339,11 @@ const struct command command_prepare = {
     .details =
         "Makes every quantized layer of the model and prepares its weights, keeps them all,\n"
         "applies each once, and tells how long that took and how much memory. With --cache the\n"
-        "weights are mapped from DIR where a file of the same layout, description and content\n"
-        "is there and whole; other layers are prepared and saved there, and what was wrong with\n"
-        "their file is said. DIR is made if need be; its files may be removed at any time, and\n"
-        "processes that map them share their memory. So the first start with a cache fills it,\n"
-        "and those after it are fast.\n"
+        "weights are mapped from a file in DIR, one a model and set of kernels, where they are\n"
+        "of the same layout, description and content and whole; other layers are prepared and\n"
+        "saved there, and what was wrong with them is said. DIR is made if need be; its files\n"
+        "may be removed at any time, and processes that map them share their memory. So the\n"
+        "first start with a cache fills it, and those after it are fast.\n"
         "\n"
         "--content files, the default, takes weights for changed when their files were written,\n"
         "replaced or copied; bytes reads and hashes the weights themselves. For a device that is\n"

@@ -138,8 +138,13 @@ int run_checkpoint(const struct trial_setting *setting, const char *model, const
     if (status == KRY_OK)
         status = oracle_config_open(model, &work.config);
     if (status == KRY_OK)
+        status = cache_open(setting->cache, setting->registry, setting->device, setting->kernel,
+                            work.checkpoint, model);
+    if (status == KRY_OK)
         status = try_layers(&work, begin, end);
     int code = status == KRY_OK ? EXIT_YES : complain_status(status);
+    if (cache_close(setting->cache, status) != KRY_OK && code == EXIT_YES)
+        code = complain(EXIT_MACHINE, "%s", kry_error_message());
     oracle_config_close(&work.config);
     kry_checkpoint_close(&work.checkpoint);
     return code;

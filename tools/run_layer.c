@@ -4,8 +4,8 @@
 #include "run.h"
 
 #include "clock.h"
-#include "device_memory.h"
 #include "npy.h"
+#include "operands.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -51,46 +51,11 @@ struct measured {
     int64_t apply_nanoseconds;
 };
 
-/** Memory of one apply: twins of x, y and bias, and a workspace. */
-struct operands {
-    struct twin x, y, bias, scratch, zeroed;
-};
-
-static kry_status operands_get(const struct device_memory *memory, const struct npy *x,
-                               const struct npy *y, uint64_t bias_bytes,
-                               const kry_workspace *workspace, struct operands *out) {
-    kry_status status = twin_get(memory, x->bytes, &out->x);
-    if (status == KRY_OK)
-        status = twin_get(memory, y->bytes, &out->y);
-    if (status == KRY_OK && bias_bytes > 0)
-        status = twin_get(memory, bias_bytes, &out->bias);
-    if (status == KRY_OK)
-        status = twin_get(memory, workspace->scratch_bytes, &out->scratch);
-    return status == KRY_OK ? twin_get(memory, workspace->zeroed_bytes, &out->zeroed) : status;
-}
-
-static void operands_release(const struct device_memory *memory, struct operands *operands) {
-    twin_release(memory, &operands->x);
-    twin_release(memory, &operands->y);
-    twin_release(memory, &operands->bias);
-    twin_release(memory, &operands->scratch);
-    twin_release(memory, &operands->zeroed);
-}
-
 /** Apply once and wait; *nanoseconds is what that took. */
 static kry_status apply_operands(const struct device_memory *memory, const kry_layer *layer,
                                  int64_t m, const struct operands *operands, int64_t *nanoseconds) {
-    kry_apply_args args = KRY_INIT(kry_apply_args);
-    args.m = m;
-    args.x = operands->x.device;
-    args.y = operands->y.device;
-    args.bias = operands->bias.device;
-    args.scratch = operands->scratch.device;
-    args.scratch_bytes = operands->scratch.bytes;
-    args.zeroed = operands->zeroed.device;
-    args.zeroed_bytes = operands->zeroed.bytes;
     int64_t begin = clock_now();
-    kry_status status = kry_layer_apply(layer, &args);
+    kry_status status = row_operands_apply(layer, m, operands);
     if (status == KRY_OK)
         status = device_memory_wait(memory, NULL);
     *nanoseconds = clock_now() - begin;
@@ -108,7 +73,9 @@ static kry_status apply(const struct device_memory *memory, const kry_layer *lay
     uint64_t bias_bytes =
         bias != NULL ? (uint64_t)linear->out_features * kry_type_bytes(linear->y_type) : 0;
     struct operands operands = {0};
-    status = operands_get(memory, x, y, bias_bytes, &workspace, &operands);
+    const struct operand_bytes sizes = {x->bytes, y->bytes, bias_bytes, workspace.scratch_bytes,
+                                        workspace.zeroed_bytes};
+    status = row_operands_get(memory, &sizes, &operands);
     if (status == KRY_OK) {
         memcpy(operands.x.host, x->data, x->bytes);
         if (bias != NULL)
@@ -125,7 +92,7 @@ static kry_status apply(const struct device_memory *memory, const kry_layer *lay
         status = twin_fetch(memory, &operands.y);
     if (status == KRY_OK)
         memcpy(y->data, operands.y.host, y->bytes);
-    operands_release(memory, &operands);
+    row_operands_release(memory, &operands);
     return status;
 }
 

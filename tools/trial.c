@@ -368,8 +368,7 @@ static kry_status make_layer(const struct trial_setting *setting,
     trial->prepared_bytes = sizes.prepared_bytes;
 
     static const struct cache none = {0};
-    const struct cache *cache =
-        subject->content != NULL && setting->cache != NULL ? setting->cache : &none;
+    const struct cache *cache = subject->content != NULL ? setting->cache : &none;
     int64_t begin = clock_now();
     status = cache_prepare(cache, *layer, subject->name, subject->content, lend_weights,
                            (void *)subject, &trial->cache);

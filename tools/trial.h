@@ -20,8 +20,8 @@ struct trial_setting {
     const int64_t *m;
     size_t m_count;
     uint64_t seed;
-    int32_t threads;           /* of the oracle */
-    const struct cache *cache; /* of prepared weights; NULL: none */
+    int32_t threads;     /* of the oracle */
+    struct cache *cache; /* of prepared weights; its folder may be none */
 };
 
 /** A layer to try. Borrowed. */

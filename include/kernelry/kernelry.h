@@ -349,6 +349,16 @@ KRY_API kry_status kry_layer_apply(const kry_layer *layer, const kry_apply_args 
 /** The longest content key, in bytes without its end. */
 #define KRY_CONTENT_MAX 255
 
+/** What a saved layer has before its prepared weights, so it takes that and prepared_bytes; the
+ *  places of layers that share a file are multiples of it. */
+#define KRY_SAVED_HEADER 4096
+
+/** Bits of kry_save_args.flags. */
+enum {
+    KRY_SAVE_INTO = 1 /* at `offset` of the file that is there, which no layer maps: written in
+                         place, neither made durable nor renamed; that is the caller's then */
+};
+
 /** The arguments of kry_layer_save. */
 typedef struct kry_save_args {
     size_t struct_size;
@@ -357,6 +367,10 @@ typedef struct kry_save_args {
         *content; /* names the weights' values: printable ASCII, 1 to KRY_CONTENT_MAX bytes */
     void *stream; /* what the device has done so far; not read on a CPU */
     const kry_host *host; /* NULL: the registry's */
+    uint64_t offset;      /* of the layer in its file: 0, or with KRY_SAVE_INTO a multiple of
+                             KRY_SAVED_HEADER */
+    uint32_t flags;       /* KRY_SAVE_* */
+    uint32_t reserved;    /* 0 */
 } kry_save_args;
 
 /**
@@ -367,11 +381,12 @@ typedef struct kry_save_args {
  *
  * The file appears whole or not at all: it is written beside its place, as PATH.PID.N.tmp, made
  * durable and renamed. Mappings of a file that it replaces stay as they are. docs/prepared.md
- * has the format.
+ * has the format, and how the layers of a model share one file (KRY_SAVE_INTO).
  *
  * Errors     KRY_E_ARGUMENT; KRY_E_STATE: the layer has no prepared weights; KRY_E_IO, a full disk
  *            among others; KRY_E_MEMORY; KRY_E_UNSUPPORTED: the device's memory cannot be read.
- *            Nothing is left behind, and a file that was there is as it was.
+ *            Nothing is left behind, and a file that was there is as it was; with KRY_SAVE_INTO
+ *            the layer's part of it holds anything.
  * Threads    safe beside applies, not beside a prepare or map of the layer. Of several that save
  *            to one path, also from other processes, the last wins.
  */
@@ -396,6 +411,8 @@ typedef struct kry_map_args {
     uint32_t flags;           /* KRY_MAP_* */
     void *stream;
     const kry_host *host; /* NULL: the registry's */
+    uint64_t offset;      /* where the layer begins in a file of several: as it was saved there */
+    uint64_t bytes;       /* of the layer in the file, its header too; 0: to the file's end */
 } kry_map_args;
 
 /**
@@ -408,11 +425,12 @@ typedef struct kry_map_args {
  * hash of the weights, unless KRY_MAP_UNVERIFIED. HAZARD: if somebody shortens the file in place
  * while it is mapped, reading it raises SIGBUS, as with every mapping; kry_layer_save never does.
  *
- * Errors     KRY_E_NOT_FOUND: no such file; KRY_E_FORMAT: damaged; KRY_E_FOREIGN: of another
- *            layout, description, byte order or format; KRY_E_STALE: of other content; KRY_E_TRUST.
- *            In all of these prepare and save again. KRY_E_ARGUMENT, KRY_E_IO, KRY_E_MEMORY,
- *            KRY_E_UNSUPPORTED. The layer is as it was before. On an error of the device or of the
- *            kernel's bind apply answers KRY_E_STATE until a map or prepare succeeds.
+ * Errors     KRY_E_NOT_FOUND: no such file, or zeros at the layer's place; KRY_E_FORMAT:
+ *            damaged; KRY_E_FOREIGN: of another layout, description, byte order or format;
+ *            KRY_E_STALE: of other content; KRY_E_TRUST. In all of these prepare and save again.
+ *            KRY_E_ARGUMENT, KRY_E_IO, KRY_E_MEMORY, KRY_E_UNSUPPORTED. The layer is as it was
+ *            before. On an error of the device or of the kernel's bind apply answers KRY_E_STATE
+ *            until a map or prepare succeeds.
  * Threads    as kry_layer_prepare.
  */
 KRY_API kry_status kry_layer_map(kry_layer *layer, const kry_map_args *args);

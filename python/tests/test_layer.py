@@ -87,6 +87,48 @@ def test_operand_that_does_not_fit_is_refused_by_name(made, rng, call, words):
         call(layer, x)
 
 
+class OnDevice:
+    """An array that says that it lies on a GPU; nobody may follow its address."""
+
+    def __init__(self, array):
+        self.__cuda_array_interface__ = {**array.__array_interface__, "data": (4096, False)}
+
+
+class OnStrangeDevice:
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **_):
+        raise BufferError("not of this host")
+
+    def __dlpack_device__(self):
+        return (8, 0)
+
+
+@pytest.mark.parametrize("call", [
+    lambda layer, x: layer(OnDevice(x)),
+    lambda layer, x: layer(x, out=OnDevice(numpy.zeros((3, 40), numpy.float32))),
+    lambda layer, x: layer(x, bias=OnDevice(numpy.zeros(40, numpy.float32))),
+])
+def test_operand_on_another_device_is_refused(made, rng, call):
+    x = rng.standard_normal((3, 96)).astype(numpy.float32)
+    with pytest.raises(kernelry.ArgumentError, match="lies on cuda:0, the layer is of cpu"):
+        call(made[0], x)
+
+
+def test_weights_on_another_device_are_refused(quantized):
+    stored = quantized().compressed_tensors()
+    layer = Layer(Linear(in_features=96, out_features=40, group_size=32, x_type="f32"))
+    away = {name: OnDevice(tensor) for name, tensor in stored.items()}
+    with pytest.raises(kernelry.ArgumentError, match="weights lie on cuda, the layer is of cpu"):
+        layer.prepare(Weights.compressed_tensors(**away))
+    with pytest.raises(kernelry.ArgumentError, match="weight.* in different places.*move them"):
+        layer.prepare(Weights.compressed_tensors(
+            **{**stored, "weight_scale": away["weight_scale"]}))
+    with pytest.raises(kernelry.ArgumentError, match="not of this host"):
+        layer(OnStrangeDevice(numpy.zeros((1, 96), numpy.float32)))
+
+
 def test_layer_without_weights_says_so(rng):
     layer = Layer(Linear(in_features=96, out_features=40, group_size=32, x_type="f32"))
     with pytest.raises(kernelry.Error, match="no prepared weights") as caught:

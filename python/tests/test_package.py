@@ -93,6 +93,23 @@ def test_interpreter_ends_with_layers_alive():
     ended(run_python(LAYER + "keep = [layer, Registry()]; keep.append(keep)"))
 
 
+def test_interpreter_ends_with_mapped_layers_alive_whose_file_is_gone(tmp_path):
+    ended(run_python(LAYER + f"""
+import os
+path = {str(tmp_path / "layer.kry")!r}
+layer.save(path, "ones")
+mapped = Layer(linear)
+mapped.map(path, "ones")
+os.unlink(path)
+assert (mapped(x) == y).all()
+child = os.fork()
+if child == 0:
+    os._exit(0 if (mapped(x) == y).all() else 1)
+assert os.waitpid(child, 0)[1] == 0
+keep = [mapped, layer]; keep.append(keep)
+"""))
+
+
 def test_interpreter_ends_while_threads_apply():
     ended(run_python(LAYER + """
 import threading, time

@@ -118,6 +118,30 @@ def test_tensor_that_does_not_fit_is_refused_by_name(quantized, change, words):
         Layer(describe(layer, 32), Weights.compressed_tensors(**stored))
 
 
+@pytest.mark.parametrize("stored", [numpy.float32, numpy.float16])
+@pytest.mark.parametrize("asked", ["f16", "bf16", "f32"])
+def test_scales_of_another_type_are_the_same_where_they_are_exact(quantized, rng, stored, asked):
+    layer = quantized(zeros=True, scale_type=stored)  # exact in each
+    for weights in (Weights.compressed_tensors(**layer.compressed_tensors()),
+                    Weights.gptq(**layer.gptq())):
+        check(layer, describe(layer, 32, scale_type=asked), weights.with_scale_type(asked), rng)
+
+
+@pytest.mark.parametrize("asked,value", [("f16", 0.1), ("bf16", 0.1), ("f16", 70000.0),
+                                         ("f16", 1e-9), ("bf16", 1 + 2**-8)])
+def test_scale_that_is_not_exact_is_not_rounded(quantized, asked, value):
+    layer = quantized()
+    layer.scales[7, 2] = value
+    made = Layer(describe(layer, 32, scale_type=asked))
+    weights = Weights.compressed_tensors(**layer.compressed_tensors())
+    with pytest.raises(kernelry.ArgumentError, match=rf"scales\[7, 2\] is .*{asked} does not hold"):
+        made.prepare(weights.with_scale_type(asked))
+    with pytest.raises(kernelry.ArgumentError, match="expected one of"):
+        weights.with_scale_type("f8")
+    with pytest.raises(kernelry.ArgumentError, match="asked for f32"):
+        made.prepare(weights.with_scale_type("f32"))
+
+
 def test_zero_point_beyond_its_bits_is_refused(quantized):
     layer = quantized(zeros=True)
     zeros = layer.zeros.astype(numpy.uint8)

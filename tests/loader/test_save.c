@@ -199,6 +199,180 @@ static void callers_buffer_is_filled_and_keeps_its_address(void **state) {
     free_layer(&saved.layer);
 }
 
+/* ---- a file of several layers -------------------------------------------------------------- */
+
+enum { SHARING = 3 };
+
+/* Layers in one file, each with a content of its own. */
+struct shared {
+    applied_layer layers[SHARING];
+    char path[FIXTURE_PATH];
+    uint64_t bytes; /* of each, header too */
+    uint64_t stride;
+};
+
+static const char *const shared_keys[SHARING] = {"a", "b", "c"};
+
+static kry_status save_into(const struct shared *shared, int i) {
+    kry_save_args args = KRY_INIT(kry_save_args);
+    args.path = shared->path;
+    args.content = shared_keys[i];
+    args.offset = (uint64_t)i * shared->stride;
+    args.flags = KRY_SAVE_INTO;
+    return kry_layer_save(shared->layers[i].layer, &args);
+}
+
+static kry_status map_from(struct shared *shared, int i, int place, uint32_t flags) {
+    kry_map_args args = KRY_INIT(kry_map_args);
+    args.path = shared->path;
+    args.content = shared_keys[i];
+    args.offset = (uint64_t)place * shared->stride;
+    args.bytes = shared->bytes;
+    args.flags = flags;
+    return kry_layer_map(shared->layers[i].layer, &args);
+}
+
+static void make_shared(struct shared *out) {
+    snprintf(out->path, sizeof out->path, "%s", path_in(scratch_folder(), "model.kry"));
+    kry_sizes sizes = KRY_INIT(kry_sizes);
+    for (int i = 0; i < SHARING; i++)
+        make_prepared(2, &out->layers[i]);
+    assert_ok(kry_layer_sizes(out->layers[0].layer, &sizes));
+    out->bytes = KRY_SAVED_HEADER + sizes.prepared_bytes;
+    out->stride = (out->bytes + KRY_SAVED_HEADER - 1) / KRY_SAVED_HEADER * KRY_SAVED_HEADER;
+    write_file(out->path, "", 0);
+    for (int i = SHARING - 1; i >= 0; i--)
+        assert_ok(save_into(out, i));
+}
+
+static void free_shared(struct shared *shared) {
+    for (int i = 0; i < SHARING; i++)
+        free_layer(&shared->layers[i]);
+}
+
+static void layers_that_share_a_file_are_each_mapped_from_their_place(void **state) {
+    (void)state;
+    struct shared shared;
+    make_shared(&shared);
+    struct stat entry;
+    assert_int_equal(stat(shared.path, &entry), 0);
+    assert_int_equal(entry.st_size, (SHARING - 1) * shared.stride + shared.bytes);
+    const uint32_t ways[] = {0, KRY_MAP_UNVERIFIED, KRY_MAP_COPY};
+    for (int way = 0; way < 3; way++)
+        for (int i = 0; i < SHARING; i++) {
+            assert_ok(map_from(&shared, i, i, ways[way]));
+            assert_applies(&shared.layers[i]);
+            assert_int_equal(map_from(&shared, i, (i + 1) % SHARING, ways[way]), KRY_E_STALE);
+            assert_applies(&shared.layers[i]);
+        }
+    /* As a file of one's own it is too long, unless it is the last. */
+    kry_map_args args = KRY_INIT(kry_map_args);
+    args.path = shared.path;
+    args.content = "a";
+    assert_int_equal(kry_layer_map(shared.layers[0].layer, &args), KRY_E_FORMAT);
+    args.content = "c";
+    args.offset = 2 * shared.stride;
+    assert_ok(kry_layer_map(shared.layers[2].layer, &args));
+    assert_applies(&shared.layers[2]);
+    free_shared(&shared);
+}
+
+static void damage_of_a_layer_leaves_the_others_of_its_file(void **state) {
+    (void)state;
+    struct shared shared;
+    make_shared(&shared);
+    content file = read_file(shared.path);
+    for (int spoilt = 0; spoilt < SHARING; spoilt++) {
+        unsigned char *at = file.bytes + (size_t)spoilt * shared.stride + HEADER + 5;
+        *at ^= 1;
+        write_file(shared.path, file.bytes, file.size);
+        *at ^= 1;
+        for (int i = 0; i < SHARING; i++)
+            assert_int_equal(map_from(&shared, i, i, 0), i == spoilt ? KRY_E_FORMAT : KRY_OK);
+        assert_int_equal(map_from(&shared, spoilt, spoilt, 0), KRY_E_FORMAT);
+        assert_told("damaged");
+        char place[32];
+        snprintf(place, sizeof place, " at %llu ", (unsigned long long)spoilt * shared.stride);
+        assert_non_null(strstr(kry_error_message(), place));
+        assert_ok(prepare_layer(&shared.layers[spoilt]));
+        assert_ok(save_into(&shared, spoilt)); /* nobody maps this one any more */
+        assert_ok(map_from(&shared, spoilt, spoilt, 0));
+        assert_applies(&shared.layers[spoilt]);
+    }
+    free(file.bytes);
+    free_shared(&shared);
+}
+
+static void file_of_several_that_was_cut_has_lost_its_last(void **state) {
+    (void)state;
+    struct shared shared;
+    make_shared(&shared);
+    content file = read_file(shared.path);
+    const size_t lengths[] = {file.size - 1, 2 * shared.stride + HEADER - 1, 2 * shared.stride,
+                              shared.stride + shared.bytes};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        write_file(shared.path, file.bytes, lengths[i]);
+        assert_int_equal(map_from(&shared, 2, 2, 0), KRY_E_FORMAT);
+        assert_told("damaged");
+        assert_ok(map_from(&shared, 1, 1, 0));
+    }
+    memset(file.bytes + shared.stride, 0, shared.stride); /* a hole, where nothing was saved yet */
+    write_file(shared.path, file.bytes, file.size);
+    assert_int_equal(map_from(&shared, 1, 1, 0), KRY_E_NOT_FOUND);
+    assert_told("nothing is saved there");
+    assert_ok(map_from(&shared, 2, 2, 0));
+    free(file.bytes);
+    free_shared(&shared);
+}
+
+/* An embedder whose structs end before the offset means a file of one layer. */
+static void args_without_an_offset_are_taken(void **state) {
+    (void)state;
+    struct saved saved;
+    make_saved(&saved);
+    kry_save_args save = KRY_INIT(kry_save_args);
+    kry_map_args map = KRY_INIT(kry_map_args);
+    save.struct_size = offsetof(kry_save_args, offset);
+    map.struct_size = offsetof(kry_map_args, offset);
+    save.path = map.path = saved.path;
+    save.content = map.content = "model-2";
+    save.flags = 0xffff; /* none of theirs */
+    map.offset = 7;
+    assert_ok(kry_layer_save(saved.layer.layer, &save));
+    assert_ok(kry_layer_map(saved.layer.layer, &map));
+    assert_applies(&saved.layer);
+    free_layer(&saved.layer);
+}
+
+static void places_that_cannot_be_are_refused(void **state) {
+    (void)state;
+    struct shared shared;
+    make_shared(&shared);
+    kry_save_args save = KRY_INIT(kry_save_args);
+    kry_map_args map = KRY_INIT(kry_map_args);
+    save.path = map.path = shared.path;
+    save.content = map.content = "a";
+    const kry_layer *layer = shared.layers[0].layer;
+    save.offset = KRY_SAVED_HEADER; /* without KRY_SAVE_INTO */
+    assert_int_equal(kry_layer_save(layer, &save), KRY_E_ARGUMENT);
+    const uint64_t offsets[] = {1, KRY_SAVED_HEADER + 256, UINT64_MAX, UINT64_MAX - 4095};
+    save.flags = KRY_SAVE_INTO;
+    for (size_t i = 0; i < sizeof offsets / sizeof offsets[0]; i++) {
+        save.offset = map.offset = offsets[i];
+        assert_int_equal(kry_layer_save(layer, &save), KRY_E_ARGUMENT);
+        assert_int_equal(kry_layer_map(shared.layers[0].layer, &map), KRY_E_ARGUMENT);
+    }
+    map.offset = (uint64_t)INT64_MAX / 4 / KRY_SAVED_HEADER * KRY_SAVED_HEADER; /* far behind it */
+    assert_int_equal(kry_layer_map(shared.layers[0].layer, &map), KRY_E_FORMAT);
+    save.offset = 0;
+    save.flags = KRY_SAVE_INTO | 2;
+    assert_int_equal(kry_layer_save(layer, &save), KRY_E_ARGUMENT);
+    save.flags = KRY_SAVE_INTO;
+    save.path = path_in(scratch_folder(), "absent.kry");
+    assert_int_equal(kry_layer_save(layer, &save), KRY_E_IO);
+    free_shared(&shared);
+}
+
 /* ---- damage ------------------------------------------------------------------------------- */
 
 /* That a file of these bytes is refused, and that the layer keeps what it had. */
@@ -589,6 +763,11 @@ int main(void) {
         cmocka_unit_test(mapping_stays_as_it_was_when_its_file_is_replaced),
         cmocka_unit_test(prepare_after_a_map_leaves_the_file_alone),
         cmocka_unit_test(callers_buffer_is_filled_and_keeps_its_address),
+        cmocka_unit_test(layers_that_share_a_file_are_each_mapped_from_their_place),
+        cmocka_unit_test(damage_of_a_layer_leaves_the_others_of_its_file),
+        cmocka_unit_test(file_of_several_that_was_cut_has_lost_its_last),
+        cmocka_unit_test(args_without_an_offset_are_taken),
+        cmocka_unit_test(places_that_cannot_be_are_refused),
         cmocka_unit_test(file_cut_at_every_length_is_damaged),
         cmocka_unit_test(every_byte_that_is_changed_is_noticed),
         cmocka_unit_test(damage_of_weights_passes_only_unverified),

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from ._arrays import Array
+from ._cache import prepare
 from ._checkpoint import Checkpoint, StoredLayer, StoredWeights, Tensor
 from ._command import Check, CheckRow, check
 from ._decision import Candidate, Decision, Refusal
@@ -32,7 +33,7 @@ __all__ = [
     "Error", "FileError", "Kernel", "Layer", "Linear", "NoKernelError", "NotFoundError",
     "OutOfMemoryError", "Plugin", "PluginPlatform", "Refusal", "Registry", "Sizes", "Status",
     "StoredLayer", "StoredWeights", "Tensor", "View", "Weights", "Workspace", "__version__",
-    "check", "default_registry", "devices", "explain",
+    "check", "default_registry", "devices", "explain", "prepare",
 ]
 
 

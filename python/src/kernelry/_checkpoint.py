@@ -11,7 +11,8 @@ import numpy
 
 from ._errors import ArgumentError
 from ._library import Closing, Handle, alive, call, checkpoint_lib, ffi, log_callback, new, text
-from ._linear import Linear, linear_of
+from ._linear import Linear, Type, linear_of
+from ._scales import Rescaled
 
 _METHODS = {1: "compressed-tensors", 2: "gptq", 3: "awq"}
 # numpy lacks bf16 and the 8-bit floats: their bits.
@@ -67,6 +68,10 @@ class StoredWeights:
         if stored.bias == ffi.NULL:
             return None
         return text(checkpoint_lib.kry_dtype_string(stored.bias_dtype))
+
+    def with_scale_type(self, type_: Type) -> Rescaled:
+        """As Weights.with_scale_type."""
+        return Rescaled(self, type_)
 
     def to_c(self, linear: Linear) -> tuple[Any, list[Any]]:
         mine, asked = self.linear, linear
@@ -162,6 +167,21 @@ class Checkpoint(Closing):
         call(checkpoint_lib.kry_checkpoint_slice(handle.pointer, self._find(handle.pointer, name),
                                                  self._slice(n, k), out))
         return linear_of(out)
+
+    def content(self, name: str, *, n: slice | None = None, k: slice | None = None,
+                how: Literal["files", "bytes"] = "files") -> str:
+        """The content key of a partition, for Layer.save and Layer.map. Of "files" it changes when
+        they are written, replaced or copied; of "bytes", which reads them, with a byte of the
+        layer's."""
+        handle = alive(self._handle, "checkpoint")
+        ways = {"files": 0, "bytes": 1}
+        if how not in ways:
+            raise ArgumentError(f"how is {how!r}, expected files or bytes")
+        out = ffi.new("char[]", 256)  # KRY_CONTENT_MAX and its end
+        call(checkpoint_lib.kry_checkpoint_content(
+            handle.pointer, self._find(handle.pointer, name), self._slice(n, k), ways[how],
+            ffi.NULL, out, len(out)))
+        return text(out)
 
     def weights(self, name: str, *, n: slice | None = None,
                 k: slice | None = None) -> StoredWeights:

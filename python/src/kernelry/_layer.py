@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from typing import Any
 
@@ -15,6 +16,7 @@ from ._errors import ArgumentError, Error, NoKernelError
 from ._library import Closing, Handle, alive, call, ffi, lib, new
 from ._linear import TYPE_BITS, Linear, linear_of
 from ._registry import Device, Kernel, Registry, default_registry, kernel_of
+from ._scales import Rescaled
 from ._weights import Weights, is_of_type
 
 ALIGNMENT = 256
@@ -66,6 +68,26 @@ def _block(value: Any, name: str, size: int) -> tuple[Any, int]:
     return found.pointer, bytes_
 
 
+def _texts(path: Any, content: Any) -> tuple[Any, Any]:
+    try:
+        path = os.fsencode(path)
+    except TypeError:
+        raise ArgumentError(f"path is {type(path).__name__}, expected a path") from None
+    if not isinstance(content, str):
+        raise ArgumentError(f"content is {type(content).__name__}, expected text that names the "
+                            "weights' values")
+    for name, given in (("path", path), ("content", content.encode())):
+        if b"\0" in given:
+            raise ArgumentError(f"{name} holds a zero byte")
+    return ffi.new("char[]", path), ffi.new("char[]", content.encode())
+
+
+def _whole(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or not 0 <= value < 1 << 63:
+        raise ArgumentError(f"{name} is {value!r}, expected a whole number from 0 on")
+    return int(value)
+
+
 class Layer(Closing):
     """A kernel for a description on a device, and with weights the layer itself.
 
@@ -75,7 +97,7 @@ class Layer(Closing):
     def __init__(
         self,
         linear: Linear,
-        weights: Weights | StoredWeights | None = None,
+        weights: Weights | StoredWeights | Rescaled | None = None,
         *,
         device: str | Device = "cpu",
         registry: Registry | None = None,
@@ -126,14 +148,15 @@ class Layer(Closing):
         call(lib.kry_layer_workspace(handle.pointer, m, workspace))
         return Workspace(workspace.scratch_bytes, workspace.zeroed_bytes)
 
-    def prepare(self, weights: Weights | StoredWeights, *, prepared: Any = None, stream: int = 0) -> None:
+    def prepare(self, weights: Weights | StoredWeights | Rescaled, *, prepared: Any = None,
+                stream: int = 0) -> None:
         """Turn weights into the kernel's layout and bind them; again: reload them in place.
 
         `prepared` is memory of the caller's for them, of sizes.prepared_bytes at a multiple of
         256 bytes; it is kept. No apply may run at once with it, except as the stream orders them.
         """
         handle = alive(self._handle, "layer")
-        if not isinstance(weights, (Weights, StoredWeights)):
+        if not isinstance(weights, (Weights, StoredWeights, Rescaled)):
             raise ArgumentError(f"weights is {type(weights).__name__}, expected kernelry.Weights")
         if weights.platform not in ("cpu", self.device.platform):
             raise ArgumentError(f"weights lie on {weights.platform}, the layer is of "
@@ -141,14 +164,54 @@ class Layer(Closing):
         struct, keep = weights.to_c(self.linear)
         args = new("kry_prepare_args", weights=struct, stream=ffi.cast("void *", stream))
         if prepared is not None:
-            found = array(prepared, "prepared")
-            args.prepared, args.prepared_bytes = _block(found, "prepared",
-                                                        self.sizes.prepared_bytes)
-            args.prepared_memory = 1 if found.platform == "cpu" else 2
+            self._give_room(args, prepared)
         call(lib.kry_layer_prepare(handle.pointer, args))
         if prepared is not None:
             self._keep = prepared
         del keep
+
+    def save(self, path: str | os.PathLike[str], content: str, *, offset: int | None = None,
+             stream: int = 0) -> None:
+        """Write the prepared weights to a file that appears whole or not at all, for `map`.
+
+        `content` names the weights' values, such as `Checkpoint.content` does: other weights need
+        another. With an offset, a multiple of 4096, the layer is written there into a file that
+        exists and that no layer maps, and the caller makes it durable: layers may share a file.
+        """
+        handle = alive(self._handle, "layer")
+        path_, key = _texts(path, content)
+        call(lib.kry_layer_save(handle.pointer, new(
+            "kry_save_args", path=path_, content=key, stream=ffi.cast("void *", stream),
+            offset=_whole(offset or 0, "offset"), flags=0 if offset is None else 1)))
+
+    def map(self, path: str | os.PathLike[str], content: str, *, offset: int = 0, size: int = 0,
+            prepared: Any = None, copy: bool = False, verify: bool = True,
+            relax_trust: bool = False, stream: int = 0) -> None:
+        """Take the prepared weights from a file that `save` wrote, instead of preparing them.
+
+        On a CPU they are mapped, and processes that map one file share its memory; copy reads
+        them into memory of the layer's own, `prepared` into the caller's, as in prepare. `size`
+        is the layer's in the file, 0 to its end. verify=False: their hash is not compared.
+
+        Raises what tells that they are to be prepared: NotFoundError, or an Error whose status is
+        FORMAT (damaged), FOREIGN (another layout or description) or STALE (other content). TRUST:
+        somebody else could have written the file.
+        """
+        handle = alive(self._handle, "layer")
+        path_, key = _texts(path, content)
+        args = new("kry_map_args", path=path_, content=key, stream=ffi.cast("void *", stream),
+                   offset=_whole(offset, "offset"), bytes=_whole(size, "size"),
+                   flags=bool(copy) * 1 + (not verify) * 2 + bool(relax_trust) * 4)
+        if prepared is not None:
+            self._give_room(args, prepared)
+        call(lib.kry_layer_map(handle.pointer, args))
+        self._keep = prepared
+
+    def _give_room(self, args: Any, prepared: Any) -> None:
+        """Name the caller's memory for prepared weights."""
+        found = array(prepared, "prepared")
+        args.prepared, args.prepared_bytes = _block(found, "prepared", self.sizes.prepared_bytes)
+        args.prepared_memory = 1 if found.platform == "cpu" else 2
 
     def apply(self, x: Any, *, bias: Any = None, out: Any = None, scratch: Any = None,
               zeroed: Any = None, stream: int = 0) -> Any:

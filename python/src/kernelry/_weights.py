@@ -10,7 +10,8 @@ import numpy
 from ._arrays import Array, array
 from ._errors import ArgumentError
 from ._library import ffi, new
-from ._linear import TYPE_BITS, Linear
+from ._linear import TYPE_BITS, Linear, Type
+from ._scales import Rescaled
 
 Axis = Literal["k", "n"]
 Zero = Literal["true", "signed", "minus_one", "minus_one_word"]
@@ -210,6 +211,11 @@ class Weights:
         if stored.shape == trivial.shape and (stored == trivial).all():
             return ffi.NULL
         raise ArgumentError("g_idx reorders the groups: the description needs act_order=True")
+
+    def with_scale_type(self, type_: Type) -> Rescaled:
+        """For a kernel that takes scales of another type: the same weights with them, if each value
+        is exact in it; else Layer.prepare raises ArgumentError."""
+        return Rescaled(self, type_)
 
     def to_c(self, linear: Linear) -> tuple[Any, list[Any]]:
         """A kry_weights that fits a description, and what it points to."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import mmap
+import os
 import pathlib
 import secrets
 import sys
@@ -22,8 +23,9 @@ import numpy
 import torch
 from torch import nn
 
+from ._cache import Outcome, Part, fill_all, hash_of
 from ._checkpoint import Checkpoint
-from ._errors import ArgumentError, Error, Status
+from ._errors import ArgumentError, Error, NoKernelError, Status
 from ._layer import ALIGNMENT, Layer
 from ._library import LIBRARY, Functions, alive, call, ffi
 from ._linear import Linear
@@ -142,32 +144,92 @@ class Bound:
         bound = Bound(linear, weights, device=device)
         y = torch.ops.kernelry.linear(x, bound.prepared, bias, bound.out_features)
 
-    Keep it until the last call has ended, on a device until its stream has passed it.
+    Keep it until the last call has ended, on a device until its stream has passed it. `content`
+    names the weights' values, as Checkpoint.content does: then a program that another process has
+    exported with a layer of the same key runs this one.
     """
 
-    def __init__(self, linear: Linear, weights: Any, *,
+    prepared: torch.Tensor
+
+    def __init__(self, linear: Linear, weights: Any = None, *,
                  device: torch.device | str = "cpu", registry: Registry | None = None,
-                 kernel: str | None = None) -> None:
+                 kernel: str | None = None, content: str | None = None) -> None:
         self.device = _place(device)
-        self.layer = Layer(linear, device=_device_name(self.device), registry=registry,
-                           kernel=kernel)
+        self._rescales = False
+        try:
+            self.layer = Layer(linear, device=_device_name(self.device), registry=registry,
+                               kernel=kernel)
+        except NoKernelError:
+            # Kernels of a GPU take scales of x's type: those that are exact in it become so.
+            if linear.scale_type == linear.x_type:
+                raise
+            linear = dataclasses.replace(linear, scale_type=linear.x_type)
+            self._rescales = True
+            self.layer = Layer(linear, device=_device_name(self.device), registry=registry,
+                               kernel=kernel)
         self._handle = alive(self.layer._handle, "layer")
         self.out_features = linear.out_features
-        # The head by which copies of the tensor are known; the weights follow at ALIGNMENT.
-        token = secrets.randbits(64)
-        self.prepared = _aligned(ALIGNMENT + self.layer.sizes.prepared_bytes, self.device)
-        head = b"kernelry" + token.to_bytes(8, sys.byteorder)
-        self.prepared[: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
+        self._address: Any = None
+        self._named = content is not None
+        self._token = (hash_of(content, self.layer) if content is not None
+                       else secrets.randbits(64))
         _add_zeroed(self.device)
-        self.prepare(weights)
-        self._address = ffi.cast("void *", self.prepared.data_ptr())
-        call(_native.kry_torch_bind(self._address, token, self._handle.pointer))
+        if weights is not None:
+            self.prepare(weights)
+
+    def _make_tensor(self, weight_bytes: int) -> torch.Tensor:
+        """The head by which copies of the tensor are known; the weights follow at ALIGNMENT."""
+        tensor = _aligned(ALIGNMENT + weight_bytes, self.device)
+        self._write_head(tensor)
+        return tensor
+
+    def _write_head(self, tensor: torch.Tensor) -> None:
+        head = b"kernelry" + self._token.to_bytes(8, sys.byteorder)
+        tensor[: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
+
+    def _bind(self, prepared: torch.Tensor) -> None:
+        if self._address is None:
+            self._address = ffi.cast("void *", prepared.data_ptr())
+            call(_native.kry_torch_bind(self._address, self._token, self._handle.pointer))
+            self.prepared = prepared
+
+    def _forget_name(self) -> None:
+        """Before other weights: copies that know the layer by its content are of the old ones."""
+        if self._named and self._address is not None:
+            self._named, self._token = False, secrets.randbits(64)
+            self._write_head(self.prepared)
+            call(_native.kry_torch_bind(self._address, self._token, self._handle.pointer))
+
+    def _stream(self) -> int:
+        return (torch.cuda.current_stream(self.device).cuda_stream
+                if self.device.type == "cuda" else 0)
 
     def prepare(self, weights: Any) -> None:
         """Other weights, in the same place: captured graphs stay valid."""
-        stream = (torch.cuda.current_stream(self.device).cuda_stream
-                  if self.device.type == "cuda" else 0)
-        self.layer.prepare(weights, prepared=self.prepared[ALIGNMENT:], stream=stream)
+        self._forget_name()
+        prepared = (self._make_tensor(self.layer.sizes.prepared_bytes) if self._address is None
+                    else self.prepared)
+        # After a map the tensor is a head alone, and the layer brings the memory.
+        place = prepared[ALIGNMENT:] if len(prepared) > ALIGNMENT else None
+        if self._rescales:
+            weights = weights.with_scale_type(self.layer.linear.scale_type)
+        self.layer.prepare(weights, prepared=place, stream=self._stream())
+        self._bind(prepared)
+
+    def map(self, path: str | os.PathLike[str], content: str, *, offset: int = 0,
+            size: int = 0) -> None:
+        """Weights from a file that `layer.save` wrote, as Layer.map: on a CPU they stay in the
+        mapped file, and the tensor holds none."""
+        on_host = self.device.type == "cpu"
+        self._forget_name()
+        if self._address is not None:
+            prepared = self.prepared
+        else:
+            prepared = self._make_tensor(0 if on_host else self.layer.sizes.prepared_bytes)
+        place = prepared[ALIGNMENT:] if len(prepared) > ALIGNMENT else None
+        self.layer.map(path, content, offset=offset, size=size, prepared=place,
+                       stream=self._stream())
+        self._bind(prepared)
 
     def __del__(self) -> None:
         if getattr(self, "_address", None) is not None and _native is not None:
@@ -322,7 +384,16 @@ class QuantLinear(nn.Module):
                         bias: torch.Tensor | bool | None = None, **options: Any) -> QuantLinear:
         """A layer of a checkpoint, or the partition of some output (n) and input (k) features.
         bias: the checkpoint's, False for none (row-parallel ranks but one), or a tensor."""
-        stored = checkpoint.weights(name, n=n, k=k)
+        part = _Partition(checkpoint, name, n, k)
+        module = cls._without_weights(part, dtype, bias, options)
+        module._set(part)
+        return module
+
+    @classmethod
+    def _without_weights(cls, part: _Partition, dtype: torch.dtype | None,
+                         bias: torch.Tensor | bool | None, options: dict[str, Any]) -> QuantLinear:
+        checkpoint, name = part.checkpoint, part.name
+        stored = checkpoint.weights(name, n=part.n, k=part.k)
         linear = stored.linear
         if dtype is not None:
             linear = dataclasses.replace(linear, x_type=_word(dtype), y_type=_word(dtype))
@@ -330,7 +401,6 @@ class QuantLinear(nn.Module):
             bias = _stored_bias(stored)
         module = cls(linear, format=_format_of(checkpoint.layer(name).method, stored),
                      bias=bias is not False and bias is not None, **options)
-        module._set(_Partition(checkpoint, name, n, k))
         module._set_bias(bias if isinstance(bias, torch.Tensor) else None)
         return module
 
@@ -356,6 +426,10 @@ class QuantLinear(nn.Module):
     def extra_repr(self) -> str:
         bias = "" if self.bias is None else ", bias"
         return f"{self.linear}, {self.format}{bias}, kernel={self.kernel}"
+
+    def _adopt(self, bound: Bound, stored: _Partition) -> None:
+        """A layer that was given these weights already."""
+        self._bound, self.prepared, self._stored = bound, bound.prepared, stored
 
     def _set(self, stored: _Tensors | _Partition) -> None:
         """Prepare these weights, in place where there are some."""
@@ -467,26 +541,30 @@ def _stored_bias(stored: Any) -> torch.Tensor | None:
 @dataclasses.dataclass(frozen=True)
 class Converted:
     """What `convert` did: the kernel of each layer that it replaced, the other tensors that it
-    loaded, and those of the model that the checkpoint lacks."""
+    loaded, those of the model that the checkpoint lacks, and what became of each layer in the
+    cache ("mapped", "missing", "stale", ...; without a cache "prepared")."""
 
     kernels: dict[str, str]
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
+    cached: dict[str, Outcome]
 
 
 def convert(model: nn.Module, checkpoint: Checkpoint | str, *, dtype: torch.dtype | None = None,
             device: torch.device | str | None = None, dense: bool = True,
-            registry: Registry | None = None) -> Converted:
+            registry: Registry | None = None,
+            cache: str | os.PathLike[str] | None = None) -> Converted:
     """Replace the linears of a model, in place, by the quantized layers of a checkpoint.
 
     Other tensors of the checkpoint are loaded, too, unless dense is False. dtype and device are
     those of the linear that is replaced unless given. Names may differ by the model's
-    base_model_prefix, as those of Hugging Face's do.
+    base_model_prefix, as those of Hugging Face's do. With a cache, a folder, prepared weights are
+    mapped from a file there, and what it lacks is saved (docs/prepared.md).
     """
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint(checkpoint)
-    kernels: dict[str, str] = {}
     swaps: list[tuple[str, QuantLinear]] = []
+    parts: list[_Partition] = []
     for layer in checkpoint.layers:
         if layer.linear is None:
             raise Error(f"{layer.name} cannot be converted: {layer.reason}", Status.UNSUPPORTED)
@@ -494,18 +572,44 @@ def convert(model: nn.Module, checkpoint: Checkpoint | str, *, dtype: torch.dtyp
         _check_alike(layer, old)
         place = device or (old.weight.device if old.weight.device.type != "meta" else "cpu")
         bias: Any = None if layer.has_bias else (old.bias if old.bias is not None else False)
-        new = QuantLinear.from_checkpoint(checkpoint, layer.name, dtype=dtype or old.weight.dtype,
-                                          bias=bias, device=place, registry=registry)
+        part = _Partition(checkpoint, layer.name, None, None)
+        new = QuantLinear._without_weights(part, dtype or old.weight.dtype, bias,
+                                           {"device": place, "registry": registry})
         new.train(old.training)
         swaps.append((name, new))
-        kernels[name] = new.kernel or ""
+        parts.append(part)
+    outcomes = _fill([new for _, new in swaps], parts, checkpoint, cache)
     # All or nothing: a model half of whose layers were replaced serves nobody.
     for name, module in swaps:
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, module)
     loaded = _load_dense(model, checkpoint, device) if dense else ()
     own = {name for name, _ in _dense_tensors(model)}
-    return Converted(kernels, tuple(loaded), tuple(sorted(own - set(loaded))))
+    return Converted({name: new.kernel or "" for name, new in swaps}, tuple(loaded),
+                     tuple(sorted(own - set(loaded))),
+                     {name: outcomes[part.name] for (name, _), part in zip(swaps, parts)})
+
+
+def _fill(modules: list[QuantLinear], parts: list[_Partition], checkpoint: Checkpoint,
+          cache: str | os.PathLike[str] | None) -> dict[str, Outcome]:
+    """Give modules their weights, with a cache from there."""
+    if cache is None:
+        for module, stored in zip(modules, parts):
+            module._set(stored)
+        return {stored.name: "prepared" for stored in parts}
+    contents = [checkpoint.content(stored.name) for stored in parts]
+    bounds = [Bound(module.linear, device=module._device, registry=module._registry,
+                    content=content) for module, content in zip(modules, contents)]
+
+    def part(bound: Bound, stored: _Partition, content: str) -> Part:
+        return Part(stored.name, bound.layer, content,
+                    lambda: bound.prepare(stored.weights(bound.layer.linear)), bound.map)
+
+    outcomes = fill_all(cache, checkpoint.path, map(part, bounds, parts, contents),
+                        lambda message: warnings.warn(message, stacklevel=4))
+    for module, bound, stored in zip(modules, bounds, parts):
+        module._adopt(bound, stored)
+    return outcomes
 
 
 def _names(model: nn.Module, name: str) -> Iterator[str]:

@@ -324,6 +324,32 @@ def test_module_follows_its_dtype(make):
             use()
 
 
+def test_scales_that_no_kernel_takes_become_xs_type_where_exact(make, model, monkeypatch):
+    real = kernelry.torch.Layer
+
+    def as_on_a_gpu(linear, **options):
+        if linear.scale_type != linear.x_type:
+            raise kernelry.NoKernelError("scales of another type")
+        return real(linear, **options)
+
+    (plain, matrix), x = make(torch.float16), torch.randn(3, 96).half()
+    monkeypatch.setattr(kernelry.torch, "Layer", as_on_a_gpu)
+    module = pickle.loads(pickle.dumps(plain))
+    assert module._bound.layer.linear.scale_type == "f16" and module.linear.scale_type == "f32"
+    assert error_of(module(x), x, matrix, module.bias) < BOUNDS[torch.float16]
+    state = module.state_dict()
+    assert state["weight_scale"].dtype == torch.float32
+    state["weight_scale"][3, 1] = 0.1
+    with pytest.raises(RuntimeError, match=r"scales\[3, 1\] is 0.1.*not rounded"):
+        module.load_state_dict(state)
+    stored = QuantLinear.from_checkpoint(Checkpoint(model[0]), "model.layers.0.mlp.up_proj",
+                                         dtype=torch.bfloat16)
+    assert stored._bound.layer.linear.scale_type == "bf16"
+    y = stored(x.bfloat16())
+    assert error_of(y, x.bfloat16(), torch.from_numpy(
+        model[1]["model.layers.0.mlp.up_proj"].matrix), stored.bias) < BOUNDS[torch.bfloat16]
+
+
 def test_module_that_cannot_be_is_refused(make):
     module, _ = make()
     with pytest.raises(kernelry.ArgumentError, match="format is 'marlin'"):
@@ -387,6 +413,99 @@ def test_model_is_converted_in_place(model, meta):
     again = Model()
     convert(again, Checkpoint(folder))
     assert torch.equal(again.layers[0]["mlp"](x), net.layers[0]["mlp"](x))
+
+
+def converted(folder, cache=None):
+    net = Model()
+    report = convert(net, str(folder), cache=cache)
+    return net.layers[0]["mlp"], report.cached
+
+
+def test_second_start_maps_a_models_weights(model, tmp_path):
+    folder, cache, x = model[0], tmp_path / "cache", torch.randn(3, 96)
+    plain, outcomes = converted(folder)
+    assert set(outcomes.values()) == {"prepared"}
+    for outcome in ("missing", "mapped"):
+        mlp, outcomes = converted(folder, cache)
+        assert outcomes == {"layers.0.mlp.up_proj": outcome, "layers.0.mlp.down_proj": outcome}
+        assert torch.equal(mlp(x), plain(x))
+    [file] = cache.iterdir()
+    with open(file, "r+b") as stream:
+        stream.seek(4096 + 3)
+        stream.write(b"spoilt")
+    with pytest.warns(UserWarning, match="damaged.*prepared anew"):
+        mlp, outcomes = converted(folder, cache)
+    assert sorted(outcomes.values()) == ["damaged", "mapped"] and torch.equal(mlp(x), plain(x))
+
+
+EXPORTED = """
+import sys, torch, kernelry.torch
+folder, cache, file = sys.argv[1:]
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up_proj, self.down_proj = torch.nn.Linear(96, 40), torch.nn.Linear(40, 96, bias=False)
+    def forward(self, x):
+        return self.down_proj(self.up_proj(x))
+net = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([torch.nn.ModuleDict({"mlp": Model()})])})
+net.base_model_prefix = "model"
+found = kernelry.torch.convert(net, folder, cache=cache, dense=False).cached
+mlp, x = net["layers"][0]["mlp"], torch.arange(192.0).reshape(2, 96) / 96
+"""
+
+
+def test_exported_program_finds_its_layers_in_another_process(model, tmp_path):
+    arguments = [str(model[0]), str(tmp_path / "cache"), str(tmp_path / "program.pt2")]
+
+    def run(source):
+        done = run_python(f"import sys; sys.argv[1:] = {arguments!r}" + EXPORTED + source)
+        assert done.returncode == 0, done.stderr
+
+    run("""
+assert set(found.values()) == {"missing"}
+torch.export.save(torch.export.export(mlp, (x,)), file)
+""")
+    run("""
+assert set(found.values()) == {"mapped"}
+program = torch.export.load(file).module()
+assert torch.equal(program(x), mlp(x))
+# With other weights the layers are others: the program's are not here any more.
+state = mlp.state_dict()
+state["up_proj.weight_scale"] *= 2
+mlp.load_state_dict(state)
+try:
+    program(x)
+except RuntimeError as error:
+    assert "belongs to no layer of this process" in str(error), error
+else:
+    raise SystemExit("ran with other weights")
+""")
+
+
+def test_mapped_module_is_a_module_like_others(model, tmp_path):
+    folder, cache, x = model[0], tmp_path / "cache", torch.randn(3, 96)
+    plain, _ = converted(folder)
+    converted(folder, cache)
+    mlp, outcomes = converted(folder, cache)
+    assert set(outcomes.values()) == {"mapped"}
+    expected, up = plain(x), mlp.up_proj
+    # A head: the weights are the file's.
+    assert up.prepared.numel() < plain.up_proj.prepared.numel()
+    assert torch.equal(linear_op(x, up.prepared.clone(), up.bias, 40), plain.up_proj(x))
+    assert torch.equal(torch.compile(mlp, fullgraph=True, backend="aot_eager")(x), expected)
+    for other in (copy.deepcopy(mlp), pickle.loads(pickle.dumps(mlp))):
+        assert torch.equal(other(x), expected)
+    state, address = mlp.state_dict(), up.prepared.data_ptr()
+    assert all(torch.equal(state[name], tensor) for name, tensor in plain.state_dict().items())
+    state["up_proj.weight_scale"] *= 2
+    before = [file.read_bytes() for file in cache.iterdir()]
+    mlp.load_state_dict(state)
+    plain.load_state_dict(state)
+    assert torch.equal(mlp(x), plain(x)) and not torch.equal(mlp(x), expected)
+    assert up.prepared.data_ptr() == address
+    assert [file.read_bytes() for file in cache.iterdir()] == before
+    mlp.half()
+    assert mlp(x.half()).dtype == torch.float16
 
 
 def test_model_that_does_not_fit_is_left_as_it_was(model, tmp_path):

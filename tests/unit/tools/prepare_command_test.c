@@ -31,7 +31,7 @@ static void assert_prepares(const char *outcome, int count, const char *content)
         assert_int_equal(number_at(run.json, "mapped"), LAYERS - count);
     /* What was there and no good is told of, once each. */
     int told = 0;
-    for (const char *at = run.err; (at = strstr(at, "; prepared anew")) != NULL; at++)
+    for (const char *at = run.err; (at = strstr(at, " is prepared anew")) != NULL; at++)
         told++;
     assert_int_equal(told,
                      strcmp(outcome, "mapped") == 0 || strcmp(outcome, "missing") == 0 ? 0 : count);
@@ -41,16 +41,26 @@ static void assert_prepares(const char *outcome, int count, const char *content)
     finished_free(&run);
 }
 
-/* The path of the first file of the cache whose name has that part. */
-static void find_file(const char *part, char out[512]) {
-    DIR *folder = opendir(scratch_at("cache"));
+/* The model's file in a cache, as a path in the scratch folder. */
+static void find_file(const char *cache, char out[512]) {
+    DIR *folder = opendir(scratch_at(cache));
     assert_non_null(folder);
     out[0] = '\0';
     for (struct dirent *entry; (entry = readdir(folder)) != NULL;)
-        if (strstr(entry->d_name, part) != NULL && out[0] == '\0')
-            snprintf(out, 512, "cache/%.400s", entry->d_name);
+        if (strncmp(entry->d_name, "model.", 6) == 0 && strstr(entry->d_name, ".kry") != NULL)
+            snprintf(out, 512, "%s/%.400s", cache, entry->d_name);
     closedir(folder);
     assert_true(out[0] != '\0');
+}
+
+/* Where layer i begins in the file: each header says how much follows (docs/prepared.md). */
+static char *layer_in(char *file, int i) {
+    for (; i > 0; i--) {
+        uint64_t bytes;
+        memcpy(&bytes, file + 32, sizeof bytes);
+        file += (4096 + bytes + 4095) / 4096 * 4096;
+    }
+    return file;
 }
 
 static void run_is_right_on_weights(const char *outcome) {
@@ -69,7 +79,7 @@ static void run_is_right_on_weights(const char *outcome) {
 static void second_start_maps_what_the_first_has_saved(void **state) {
     (void)state;
     assert_prepares("missing", LAYERS, "files");
-    assert_int_equal(scratch_count("cache"), LAYERS);
+    assert_int_equal(scratch_count("cache"), 1);
     assert_prepares("mapped", LAYERS, "files");
     run_is_right_on_weights("mapped");
     struct finished run = run_kernelry(
@@ -99,38 +109,75 @@ static void cache_of_run_is_that_of_prepare(void **state) {
     finished_free(&run);
 }
 
-static void damaged_files_are_noticed_and_mended(void **state) {
+static void damaged_layers_are_noticed_and_mended(void **state) {
     (void)state;
     char name[512];
-    find_file("layers.1.mlp.down_proj", name);
+    find_file("cache", name);
     size_t bytes;
     char *file = scratch_read(name, &bytes);
-    file[bytes - 7] ^= 1;
+    layer_in(file, LAYERS - 1)[4096 + 10] ^= 1;
+    layer_in(file, 3)[5000] ^= 1;
     scratch_write(name, file, bytes);
-    assert_prepares("damaged", 1, "files");
+    assert_prepares("damaged", 2, "files");
     assert_prepares("mapped", LAYERS, "files");
-    scratch_write(name, file, 100); /* cut */
-    assert_prepares("damaged", 1, "files");
+    size_t before_last = (size_t)(layer_in(file, LAYERS - 1) - file);
+    scratch_write(name, file, before_last + 100); /* cut, and the third is damaged as before */
+    assert_prepares("damaged", 2, "files");
     scratch_write(name, file, 0);
-    assert_prepares("damaged", 1, "files");
+    assert_prepares("damaged", LAYERS, "files");
     run_is_right_on_weights("mapped");
+    assert_int_equal(scratch_count("cache"), 1); /* nothing is left beside it */
     free(file);
 }
 
-static void file_of_another_layer_is_foreign_and_mended(void **state) {
+static void layer_in_anothers_place_is_not_taken(void **state) {
     (void)state;
-    char name[512], other[512];
-    find_file("layers.0.mlp.down_proj", name);
-    find_file("layers.0.self_attn.q_proj", other);
+    char name[512];
+    find_file("cache", name);
     size_t bytes;
-    char *file = scratch_read(other, &bytes);
+    char *file = scratch_read(name, &bytes);
+    memcpy(layer_in(file, 3), layer_in(file, 5), 4096); /* k_proj says that it is q_proj */
     scratch_write(name, file, bytes);
     assert_prepares("foreign", 1, "files");
-    find_file("layers.1.self_attn.q_proj", name); /* of the same shape: only its weights differ */
+    free(file);
+    file = scratch_read(name, &bytes);
+    char *first = layer_in(file, 1); /* of the same shape: only its weights differ */
+    memcpy(layer_in(file, 1 + LAYERS / 2), first, (size_t)(layer_in(file, 2) - first));
     scratch_write(name, file, bytes);
     assert_prepares("stale", 1, "files");
     run_is_right_on_weights("mapped");
     free(file);
+}
+
+/* A run of one layer saves that one: the file has holes where the others will be. */
+static void layers_that_were_not_saved_yet_are_missing(void **state) {
+    (void)state;
+    struct finished run = run_kernelry(CPU_PLUGINS, ARGUMENTS("run", scratch_at("model"), "--cache",
+                                                              scratch_at("partly"), "--layer",
+                                                              "model.layers.1.mlp.down_proj"));
+    assert_code(&run, 0);
+    assert_says(run.out, "0 mapped, 1 prepared and saved");
+    finished_free(&run);
+    run = run_kernelry(CPU_PLUGINS, ARGUMENTS("prepare", scratch_at("model"), "--cache",
+                                              scratch_at("partly"), "--json"));
+    assert_code(&run, 0);
+    assert_int_equal(number_at(run.json, "mapped"), 1);
+    assert_int_equal(number_at(run.json, "missing"), LAYERS - 1);
+    finished_free(&run);
+}
+
+/* A kernel with another layout has a file of its own, beside the first. */
+static void other_kernels_do_not_push_a_file_out(void **state) {
+    (void)state;
+    struct finished run = run_kernelry(CPU_PLUGINS, ARGUMENTS("prepare", scratch_at("model"),
+                                                              "--cache", scratch_at("cache"),
+                                                              "--kernel", "reference", "--json"));
+    assert_code(&run, 0);
+    int mapped = (int)number_at(run.json, "mapped");
+    assert_int_equal(mapped + (int)number_at(run.json, "missing"), LAYERS);
+    finished_free(&run);
+    assert_prepares("mapped", LAYERS, "files");
+    assert_int_equal(scratch_count("cache"), mapped == LAYERS ? 1 : 2);
 }
 
 static void weights_that_were_written_again_make_the_cache_stale(void **state) {
@@ -203,9 +250,11 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(second_start_maps_what_the_first_has_saved), /* fills "cache" */
         cmocka_unit_test(cache_of_run_is_that_of_prepare),
-        cmocka_unit_test(damaged_files_are_noticed_and_mended),
-        cmocka_unit_test(file_of_another_layer_is_foreign_and_mended),
+        cmocka_unit_test(damaged_layers_are_noticed_and_mended),
+        cmocka_unit_test(layer_in_anothers_place_is_not_taken),
+        cmocka_unit_test(layers_that_were_not_saved_yet_are_missing),
         cmocka_unit_test(weights_that_were_written_again_make_the_cache_stale),
+        cmocka_unit_test(other_kernels_do_not_push_a_file_out),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(weights_for_a_device_that_is_not_here_are_prepared),
     };

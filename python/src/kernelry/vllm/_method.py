@@ -7,6 +7,7 @@ stay with vLLM's methods.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -73,12 +74,36 @@ class KernelryScheme(CompressedTensorsScheme):
         return self.kernel.apply_weights(layer, x, bias)
 
 
-class KernelryConfig(CompressedTensorsConfig):
+class _Named:
+    """What configurations of every format say alike."""
+
+    def get_name(self) -> str:
+        return NAME
+
+    @classmethod
+    def get_supported_act_dtypes(cls) -> list[torch.dtype]:
+        return DTYPES
+
+
+class KernelryConfig(_Named, CompressedTensorsConfig):
     """The method's configuration: that of compressed-tensors, or through from_config of another
     format."""
 
-    def get_name(self) -> str:  # type: ignore[override]
-        return NAME
+    @classmethod
+    def _quantization_scheme_map_from_config(cls, config: dict[str, Any]) -> Any:
+        """vLLM refuses activation order by groups when it reads the configuration: it is read
+        without, and told to the schemes afterwards."""
+        plain = copy.deepcopy(config)
+        ordered = []
+        for group in plain.get("config_groups", {}).values():
+            weights = group.get("weights") or {}
+            if weights.get("actorder") in ("group", "dynamic"):
+                weights["actorder"] = None
+                ordered += group.get("targets") or []
+        schemes = super()._quantization_scheme_map_from_config(plain)
+        for target in ordered:
+            schemes[target]["weights"].actorder = "group"
+        return schemes
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
@@ -140,7 +165,7 @@ class KernelryLinearMethod(LinearMethodBase):
         return self.kernel.apply_weights(layer, x, bias)
 
 
-class KernelryGPTQConfig(AutoGPTQConfig):
+class KernelryGPTQConfig(_Named, AutoGPTQConfig):
     """GPTQ, with zero points and activation order too."""
 
     TYPE_MAP = TYPES_BY_BITS
@@ -154,13 +179,6 @@ class KernelryGPTQConfig(AutoGPTQConfig):
         made.zero_add = 0 if config.get("checkpoint_format") == "gptq_v2" else 1
         return made
 
-    def get_name(self) -> str:  # type: ignore[override]
-        return NAME
-
-    @classmethod
-    def get_supported_act_dtypes(cls) -> list[torch.dtype]:
-        return DTYPES
-
     def get_quant_method(self, layer: torch.nn.Module, prefix: str) -> Any:
         if not isinstance(layer, (LinearBase, ParallelLMHead)):
             return super().get_quant_method(layer, prefix)
@@ -173,15 +191,8 @@ def _gptq_method(config: KernelryGPTQConfig) -> KernelryLinearMethod:
                                 act_order=config.desc_act, zero_add=config.zero_add)
 
 
-class KernelryAWQConfig(AutoAWQConfig):
+class KernelryAWQConfig(_Named, AutoAWQConfig):
     """AWQ, version gemm."""
-
-    def get_name(self) -> str:  # type: ignore[override]
-        return NAME
-
-    @classmethod
-    def get_supported_act_dtypes(cls) -> list[torch.dtype]:
-        return DTYPES
 
     def get_quant_method(self, layer: torch.nn.Module, prefix: str) -> Any:
         is_head = isinstance(layer, ParallelLMHead) and self.lm_head_quantized

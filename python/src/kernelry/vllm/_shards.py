@@ -11,7 +11,7 @@ import torch
 from vllm.model_executor.layers.linear import ReplicatedLinear
 from vllm.model_executor.parameter import BasevLLMParameter, PackedvLLMParameter
 
-from ._kernel import KernelryLinearKernel, ShardConfig, describe
+from ._kernel import KernelryLinearKernel, ShardConfig, describe, logger
 
 Decode = Callable[[torch.Tensor], torch.Tensor]
 
@@ -68,11 +68,26 @@ class ShardParameter(PackedvLLMParameter):
         self.per_row = n_per_word if packed_along_n and decode is None else 1
         self.decode = decode or (lambda stored: stored)
 
+    def _check_rounding(self, to: torch.Tensor, stored: torch.Tensor) -> None:
+        """Scales become the model's type, as with vLLM's own methods: what that changes is said."""
+        if not stored.is_floating_point() or stored.dtype == to.dtype:
+            return
+        exact, rounded = stored.double(), stored.to(to.dtype).double()
+        if not bool(rounded.isfinite().all()) and bool(exact.isfinite().all()):
+            raise ValueError(f"scales of up to {exact.abs().max():.3g} are beyond {to.dtype}: load "
+                             "the model with --dtype float32 or bfloat16")
+        worst = float(((rounded - exact).abs() / exact.abs().clamp_min(1e-300)).max())
+        if worst > 0:
+            logger.warning_once("Kernelry: scales stored as %s are rounded to %s, by a part in %d "
+                                "at most; --dtype float32 keeps them", stored.dtype, to.dtype,
+                                round(1 / worst))
+
     def _copy(self, to: torch.Tensor, stored: torch.Tensor) -> None:
         if to.shape != stored.shape:
             raise ValueError(f"a quantized tensor has a part of {list(stored.shape)} for this "
                              f"rank, expected {list(to.shape)}: is it of another model or group "
                              "size?")
+        self._check_rounding(to, stored)
         to.copy_(stored)
 
     def _load_rows(self, stored: torch.Tensor, offset: int, size: int, rank: int) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import numpy
-from conftest import AWQ_ORDER, Quantized
+from conftest import AWQ_ORDER, Quantized, compressed_tensors_config
 from safetensors.numpy import load_file, save_file
 
 VOCABULARY = 128
@@ -134,6 +134,36 @@ def round_to_nearest(weight: numpy.ndarray, group_size: int, zero_points: bool) 
                      numpy.arange(columns) // group_size, bits=4)
 
 
+def write_ordered(dense: pathlib.Path, folder: pathlib.Path, group_size: int, actorder: str,
+                  zero_points: bool) -> pathlib.Path:
+    """A dense checkpoint as compressed-tensors with activation order. Of "group", groups are columns
+    anywhere, as weight_g_idx tells, alike for layers of one input; "static" changes nothing."""
+    tensors, orders = {}, {}
+    random = numpy.random.default_rng(7)
+    for name, weight in load_file(str(dense / "model.safetensors")).items():
+        module = name.removesuffix(".weight")
+        if not module.endswith("_proj"):
+            tensors[name] = weight
+            continue
+        columns = weight.shape[1]
+        block, last = module.rsplit(".", 1)
+        shared = (block, last if last in ("o_proj", "down_proj") else "")
+        order = orders.setdefault(shared, random.permutation(columns) if actorder == "group" else
+                                  numpy.arange(columns))
+        layer = round_to_nearest(weight[:, order], group_size, zero_points)
+        back = numpy.argsort(order)
+        layer = dataclasses.replace(layer, codes=layer.codes[:, back], g_idx=layer.g_idx[back],
+                                    zeros=layer.zeros if zero_points else None)
+        parts = {**layer.compressed_tensors(), "weight_shape": numpy.array(weight.shape)}
+        if actorder == "group":
+            parts["weight_g_idx"] = layer.g_idx.astype(numpy.int32)
+        tensors |= {f"{module}.{part}": tensor for part, tensor in parts.items()}
+    quantization = compressed_tensors_config(group_size, symmetric=not zero_points)
+    quantization["config_groups"]["group_0"]["weights"]["actorder"] = actorder
+    config = json.loads((dense / "config.json").read_text())
+    return _write(folder, {**config, "quantization_config": quantization}, tensors)
+
+
 def _stored(layer: Quantized, method: str) -> dict[str, numpy.ndarray]:
     if method == "awq":
         return layer.awq()
@@ -191,7 +221,7 @@ def _matrix(parts: dict[str, numpy.ndarray], group_size: int) -> numpy.ndarray:
         scales, k = parts["scales"].T, parts["qweight"].shape[0]
         codes = _unpack(parts["qweight"], 1, scales.shape[0], AWQ_ORDER).T
         zeros = _unpack(parts["qzeros"], 1, scales.shape[0], AWQ_ORDER).T
-    groups = numpy.arange(codes.shape[1]) // group_size
+    groups = parts.get("weight_g_idx", numpy.arange(codes.shape[1]) // group_size)
     zeros = zeros if isinstance(zeros, float) else zeros[:, groups]
     return ((codes - zeros) * scales.astype(numpy.float64)[:, groups]).astype(numpy.float32)
 

@@ -28,6 +28,7 @@ class Case:
     group_size: int = 64
     zero_points: bool = False
     vllm_runs: bool = True
+    actorder: str = ""
 
 
 ODD = Model(intermediate=200, hidden=208, heads=2, kv_heads=1, head_size=32)
@@ -37,6 +38,8 @@ CASES = {
     "zero_points": Case(Model(), zero_points=True),
     "gptq": Case(Model(), "gptq"),
     "awq": Case(Model(), "awq"),
+    "actorder": Case(Model(), zero_points=True, vllm_runs=False, actorder="group"),
+    "static": Case(Model(), actorder="static"),
     "odd": Case(ODD, group_size=8, vllm_runs=False),
     "short_group": Case(ODD, zero_points=True, vllm_runs=False),
 }
@@ -50,7 +53,10 @@ def folder_of(tmp_path_factory):
     def write(name: str) -> pathlib.Path:
         case, folder = CASES[name], root / name
         dense = checkpoints.write_dense(case.model, root / f"{name}-dense")
-        if case.method == "compressed-tensors":
+        if case.actorder:
+            checkpoints.write_ordered(dense, folder, case.group_size, case.actorder,
+                                      case.zero_points)
+        elif case.method == "compressed-tensors":
             options = ["--group-size", str(case.group_size), *["--asym"] * case.zero_points]
             checkpoints.write_compressed_tensors(dense, folder, *options)
         else:
@@ -151,6 +157,11 @@ def test_odd_shapes_fail_without_kernelry(folder_of, position, monkeypatch):
     monkeypatch.setenv("VLLM_DISABLED_KERNELS", "KernelryLinearKernel")
     with pytest.raises(ValueError, match="multiples of 32"):
         generate(folder_of("odd"), "float16", run=False)
+
+
+def test_activation_order_is_refused_without_the_method(folder_of):
+    with pytest.raises(ValueError, match="no longer supported"):
+        generate(folder_of("actorder"), "float16", run=False)
 
 
 def test_layer_is_logged_once_with_its_kernel(folder_of, caplog):

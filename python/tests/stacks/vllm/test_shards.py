@@ -140,6 +140,28 @@ def test_stored_shape_of_another_model_is_refused(quantized):
             torch.from_numpy(other.scales), shard_offset=0, shard_size=40)
 
 
+@pytest.mark.parametrize("dtype,scale,told", [
+    (torch.float16, 0.25, ""),
+    (torch.float16, 0.1, "rounded to torch.float16, by a part in"),
+    (torch.bfloat16, 0.1, "rounded to torch.bfloat16, by a part in"),
+    (torch.float16, 1e6, ValueError),
+    (torch.bfloat16, 2.0**20, ""),
+])
+def test_scales_of_another_type_are_rounded_aloud(monkeypatch, dtype, scale, told):
+    lines = []
+    monkeypatch.setattr(_shards.logger, "warning_once", lambda text, *a: lines.append(text % a))
+    parameter_ = _shards.ShardParameter(data=torch.empty(4, 2, dtype=dtype), weight_loader=None,
+                                        n_axis=0, rank=0)
+    stored = torch.full((4, 2), scale)
+    if told is ValueError:
+        with pytest.raises(ValueError, match="beyond torch.float16"):
+            parameter_.load_column_parallel_weight(stored)
+        return
+    parameter_.load_column_parallel_weight(stored)
+    assert torch.equal(parameter_.data, stored.to(dtype))
+    assert len(lines) == bool(told) and told in "".join(lines)
+
+
 def test_rows_that_share_a_word_are_refused(quantized):
     layer = quantized(96, 40, 32, zeros=True)
     with pytest.raises(ValueError, match="packs 8 rows in a word, this rank has 20"):
