@@ -139,11 +139,44 @@ static bool is_same_file(const char *path, const struct stat *checked) {
            memcmp(&now.st_ctim, &checked->st_ctim, sizeof now.st_ctim) == 0;
 }
 
+/* The files of libraries that were compared before, since asking the system for what is mapped
+ * takes longer than all else of opening again. An entry stays true: libraries are never closed,
+ * and what is mapped keeps its inode. When there is no more room, the system is asked. */
+enum { COMPARED = 256 };
+static struct compared {
+    const void *library;
+    dev_t device;
+    ino_t inode;
+} compared[COMPARED];
+static size_t compared_count;
+static pthread_mutex_t compared_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static bool was_compared(const struct compared *with) {
+    bool found = false;
+    pthread_mutex_lock(&compared_lock);
+    for (size_t i = 0; i < compared_count && !found; i++)
+        found = compared[i].library == with->library && compared[i].device == with->device &&
+                compared[i].inode == with->inode;
+    pthread_mutex_unlock(&compared_lock);
+    return found;
+}
+
+static void remember_compared(const struct compared *entry) {
+    pthread_mutex_lock(&compared_lock);
+    if (compared_count < COMPARED)
+        compared[compared_count++] = *entry;
+    pthread_mutex_unlock(&compared_lock);
+}
+
 /* The loader takes a path for the file that it has loaded from there before, whatever lies there
  * now. A path that leads nowhere tells nothing: some file systems map from files of their own. */
-static kry_status check_image(const kry_note *note, const struct stat *checked, const void *entry) {
+static kry_status check_image(const kry_note *note, const struct stat *checked, const void *library,
+                              const void *entry) {
     static const char gone[] = " (deleted)";
+    const struct compared pair = {library, checked->st_dev, checked->st_ino};
     char *mapped;
+    if (was_compared(&pair))
+        return KRY_OK;
     kry_status status = core_mapped_path(entry, &mapped);
     if (mapped == NULL)
         return status;
@@ -157,14 +190,16 @@ static kry_status check_image(const kry_note *note, const struct stat *checked, 
                                "another file from this path before, and keeps it until it ends, "
                                "or a library brings that symbol (KRY-C05)",
                                note->entry, mapped);
+    else if (exists)
+        remember_compared(&pair);
     free(mapped);
     return status;
 }
 
 /* The file that ran must be the file that was checked: by identity and by note. */
 static kry_status check_identity(const struct plugin *plugin, const struct stat *checked,
-                                 const void *entry) {
-    kry_status status = check_image(&plugin->note, checked, entry);
+                                 const void *library, const void *entry) {
+    kry_status status = check_image(&plugin->note, checked, library, entry);
     if (status != KRY_OK)
         return status;
     if (!is_same_file(plugin->path, checked))
@@ -194,7 +229,7 @@ static kry_status open_library(const struct load_context *context, struct plugin
     if (symbol == NULL)
         return kry_error_set(KRY_E_DEPENDENCY, "lacks the symbol %s that its note names",
                              plugin->note.entry);
-    kry_status status = check_identity(plugin, checked, symbol);
+    kry_status status = check_identity(plugin, checked, library, symbol);
     if (status != KRY_OK)
         return status;
     /* ISO C has no conversion from object to function pointers; POSIX promises this one. */

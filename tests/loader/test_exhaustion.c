@@ -217,6 +217,61 @@ static void opening_with_failing_system_calls_tells_what_it_lacks(void **state) 
         fail_calls_of_open(errors[i]);
 }
 
+/* A plugin that the process has not loaded yet is looked at more closely; so each time another
+ * copy. */
+enum { FRESH = 80 };
+static char fresh[FRESH][FIXTURE_PATH];
+static unsigned fresh_used;
+
+static void make_fresh(void) {
+    const char *many = scratch_folder();
+    char name[32];
+    for (fresh_used = 0; fresh_used < FRESH; fresh_used++) {
+        snprintf(name, sizeof name, "fresh%u.so", fresh_used);
+        snprintf(fresh[fresh_used], FIXTURE_PATH, "%s", path_in(many, name));
+        copy_file(mock_path("dense.so"), fresh[fresh_used]);
+    }
+    fresh_used = 0;
+}
+
+static kry_status open_fresh_step(void *argument) {
+    assert_in_range(fresh_used, 0, FRESH - 1);
+    const char *path = fresh[fresh_used++];
+    kry_registry_options options = closed_options(&path, 1);
+    return kry_registry_open(&options, argument);
+}
+
+static void first_load_of_a_plugin_fails_as_cleanly(void **state) {
+    (void)state;
+    size_t live = shim_live();
+    int descriptors = shim_descriptors();
+    kry_registry *opened = NULL;
+    make_fresh();
+    starve("open a new plugin", open_fresh_step, NULL, &opened);
+    kry_registry_close(&opened);
+    make_fresh();
+    unsigned k = 1;
+    for (; k < FRESH; k++) {
+        kry_plugin_info info = KRY_INIT(kry_plugin_info);
+        shim_fail_call(k, EIO);
+        kry_status status = open_fresh_step(&opened);
+        shim_stop();
+        assert_int_equal(status, KRY_OK);
+        assert_int_equal(kry_registry_plugin(opened, 0, &info), KRY_OK);
+        if (info.state != KRY_PLUGIN_LOADED &&
+            (info.state != KRY_PLUGIN_REFUSED || info.reason[0] == '\0'))
+            fail_msg("call %u (%s): state %u (%s)", k, shim_failed(), info.state, info.reason);
+        kry_registry_close(&opened);
+        assert_int_equal(shim_live(), live);
+        assert_int_equal(shim_descriptors(), descriptors);
+        if (shim_failed() == NULL)
+            break;
+    }
+    assert_in_range(k, 20, FRESH - 1);
+    printf("open a new plugin: %u system calls failed in turn\n", k - 1);
+    call_points += k - 1;
+}
+
 static void reads_in_pieces_make_no_difference(void **state) {
     (void)state;
     static log_lines log;
@@ -414,6 +469,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opening_without_memory_is_a_clean_error),
         cmocka_unit_test(opening_with_failing_system_calls_tells_what_it_lacks),
+        cmocka_unit_test(first_load_of_a_plugin_fails_as_cleanly),
         cmocka_unit_test(reads_in_pieces_make_no_difference),
         cmocka_unit_test(layer_without_memory_fails_and_stays_as_it_was),
         cmocka_unit_test(files_of_prepared_weights_survive_failing_system_calls),
