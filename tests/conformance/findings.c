@@ -201,6 +201,13 @@ static void count(struct tally *tally, const struct conformance_finding *finding
     tally->seconds += finding->seconds;
 }
 
+enum { SUITE_NAME_BYTES = 256 };
+
+static const char *suite_name(const kry_kernel_info *kernel, char out[SUITE_NAME_BYTES]) {
+    snprintf(out, SUITE_NAME_BYTES, "%s/%s", kernel->plugin, kernel->kernel);
+    return out;
+}
+
 void findings_add(struct findings *findings, const kry_kernel_info *kernel,
                   const struct conformance_check *check,
                   const struct conformance_finding *finding) {
@@ -212,9 +219,16 @@ void findings_add(struct findings *findings, const kry_kernel_info *kernel,
     else
         print_finding(findings, kernel, check, finding);
     fflush(stdout);
+    char suite[SUITE_NAME_BYTES], *command = NULL;
+    if (finding->outcome == CONFORMANCE_FAILED)
+        command = format_command(findings, kernel, check, finding);
+    junit_add(findings->junit, suite_name(kernel, suite), check, finding, command);
+    free(command);
 }
 
 void findings_kernel_end(struct findings *findings, const kry_kernel_info *kernel) {
+    char suite[SUITE_NAME_BYTES];
+    junit_suite_end(findings->junit, suite_name(kernel, suite));
     if (findings->kernels == NULL) {
         print_kernel_end(findings);
         return;
