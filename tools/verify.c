@@ -98,8 +98,9 @@ static int read_request(struct arguments *arguments, struct request *out) {
 
 /* ---- the plugin and its device ------------------------------------------------------------ */
 
-/* A registry of that file, and of what the options and the environment add. */
-static int open_plugin(struct verification *v) {
+/* A registry of that file, and of what the options and the environment add; with the install's own
+ * plugins or without. */
+static int open_plugin(struct verification *v, uint32_t flags) {
     const struct common_options *common = v->request.common;
     const char **paths = calloc(common->plugin_path_count + 1, sizeof *paths);
     if (paths == NULL)
@@ -111,8 +112,8 @@ static int open_plugin(struct verification *v) {
     options.plugin_paths = paths;
     options.plugin_path_count = common->plugin_path_count + 1;
     options.host = &conformance_host;
-    options.flags =
-        KRY_REGISTRY_NO_DEFAULT_DIR | (common->relax_trust ? KRY_REGISTRY_RELAX_TRUST : 0);
+    options.flags = flags | (common->relax_trust ? KRY_REGISTRY_RELAX_TRUST : 0);
+    kry_registry_close(&v->registry);
     kry_status status = kry_registry_open(&options, &v->registry);
     free(paths);
     if (status != KRY_OK)
@@ -174,9 +175,15 @@ static int find_own_device(struct verification *v) {
                     v->plugin.name, platform, platform);
 }
 
+/* What is not for a CPU may need another plugin's platform: memory, and devices. */
 static int choose_device(struct verification *v) {
     const struct common_options *common = v->request.common;
     bool given = strcmp(common->device, "cpu") != 0;
+    if (given || !serves(v, "cpu")) {
+        int code = open_plugin(v, 0);
+        if (code != EXIT_YES)
+            return code;
+    }
     return given || serves(v, "cpu") ? find_device(v->registry, common, &v->device)
                                      : find_own_device(v);
 }
@@ -301,7 +308,7 @@ static int run(struct arguments *arguments) {
     if (code != EXIT_YES || v.request.path == NULL)
         return code;
     kry_status status = junit_begin(&v.junit, v.request.junit);
-    code = status == KRY_OK ? open_plugin(&v) : complain_status(status);
+    code = status == KRY_OK ? open_plugin(&v, KRY_REGISTRY_NO_DEFAULT_DIR) : complain_status(status);
     if (code == EXIT_YES && v.plugin.state != KRY_PLUGIN_LOADED) {
         code = report_refusal(&v);
         goto out;
