@@ -4,9 +4,9 @@
  *
  * Numerics   products and sums in f32, in the order of k; one rounding at the store.
  */
-#include "device.h"
-
 #include <cuda_runtime.h>
+
+#include "device.h"
 
 enum { THREADS = 128, ROWS_MOST = 65535 };
 
@@ -109,7 +109,7 @@ kry_status device_apply(int32_t ordinal, const struct shape *shape, const void *
     on_device here(ordinal);
     if (here.error != cudaSuccess)
         return status_of(here.error);
-    dim3 grid(blocks_of(shape->n), (unsigned)(args->m < ROWS_MOST ? args->m : ROWS_MOST));
+    dim3 grid(blocks_of(shape->n), (unsigned)(args->m < ROWS_MOST ? args->m : (int64_t)ROWS_MOST));
     product<<<grid, THREADS, 0, (cudaStream_t)args->stream>>>(*shape, prepared, *args);
     return status_of(cudaGetLastError());
 }

@@ -108,7 +108,7 @@ void check_pure(struct suite *suite, const struct item *item) {
 
 /* ---- several threads ask ----------------------------------------------------------------- */
 
-enum { ASKERS = 4, ASKS = 60, DESCRIPTIONS = 3, QUESTIONS = DEVICES * DESCRIPTIONS };
+enum { ASKERS = 4, ASKS = 60, DESCRIPTIONS = 4, QUESTIONS = DEVICES * DESCRIPTIONS };
 
 /* A question and what is answered to it where nobody else asks. */
 struct question {
@@ -137,15 +137,17 @@ static void *ask_again(void *argument) {
     return NULL;
 }
 
-/* The description, and beside it one of another size and one of another weight type. */
+/* The description, and beside it one of another size, of another weight type, of another type of x.
+ */
 static void make_questions(const struct suite *suite, const kry_linear *linear,
                            struct question questions[QUESTIONS]) {
-    kry_linear others[DESCRIPTIONS] = {*linear, *linear, *linear};
+    kry_linear others[DESCRIPTIONS] = {*linear, *linear, *linear, *linear};
     kry_device devices[DEVICES];
     make_devices(suite, devices);
     others[1].in_features = others[1].full_in_features = linear->full_in_features + 1;
     others[1].k_offset = 0;
     others[2].weight_type = linear->weight_type % KRY_WEIGHT_U8 + 1;
+    others[3].x_type = linear->x_type % KRY_TYPE_F32 + 1;
     for (int i = 0; i < QUESTIONS; i++) {
         questions[i].device = devices[i % DEVICES];
         questions[i].linear = others[i / DEVICES];

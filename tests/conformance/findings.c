@@ -126,7 +126,7 @@ static void print_finding(struct findings *findings, const kry_kernel_info *kern
     else
         snprintf(cases, sizeof cases, "%" PRId64, finding->cases);
     print_outcome(finding->outcome);
-    printf("  %s  %-11s  %10s cases  %5.1f s  %s", failed ? finding->duty : check->duty,
+    printf("  %s  %-12s  %10s cases  %5.1f s  %s", failed ? finding->duty : check->duty,
            check->name, cases, finding->seconds, check->title);
     if (finding->worst > 0)
         printf("; error at most %.2g %s what is allowed", finding->worst,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# new_plugin.sh c|make|cuda|hip: the project that `kernelry new-plugin` writes builds against the install
+# new_plugin.sh c|make|cuda|played|hip: the project that `kernelry new-plugin` writes builds against the install
 # tree, from a folder outside the sources, and passes its own test at once.
 source "$(dirname "$0")/common.sh"
 
@@ -16,6 +16,55 @@ build_and_test() {
     ninja -C "$work/$name/build"
     "$(dirname "$PACKAGE_CMAKE")/ctest" --test-dir "$work/$name/build" --output-on-failure |
         tee "$work/tests"
+}
+
+# build_hip ARCHITECTURE: without ROCm, of which the headers do. Code for the device is compiled as far
+# as assembly; the host's code is linked with a runtime that does nothing, so that the plugin can be
+# loaded and asked.
+build_hip() {
+    local headers="" place
+    for place in "${ROCM_PATH:-/opt/rocm}/include" /usr/include "$PACKAGE_SOURCE/.cache/hip/usr/include"; do
+        [[ -n $headers || ! -f $place/hip/hip_runtime.h ]] || headers=$place
+    done
+    [[ -n $headers ]] || skip "no hip/hip_runtime.h here (Debian: libamdhip64-dev)"
+    local compile=(clang++-19 -x hip -O2 -fPIC -Wall -Werror -nogpuinc -isystem "$headers"
+        "-I$prefix/include" "--offload-arch=$1")
+    mkdir "$work/$name/build"
+    cd "$work/$name/build"
+    "${compile[@]}" -nogpulib --offload-device-only -S -o device.s ../device.hip
+    grep -q "amdhsa_kernel" device.s || fail "there is no kernel in device.s"
+    "${compile[@]}" --offload-host-only -c -o device.o ../device.hip
+    nm -u device.o | awk '$2 ~ /^(__)?hip/ {printf "int %s(void) { return 1; }\n", $2}' >runtime.c
+    clang-19 -w -fPIC -c runtime.c
+    clang-19 -Wall -Wextra -Werror -O2 -fPIC "-I$prefix/include" "-DARCHITECTURES=\"$1\"" \
+        -c -o host.o "../$name.c"
+    clang++-19 -shared -Wl,--version-script="$libdir/cmake/Kernelry/plugin.map" -o "$name.so" \
+        host.o device.o runtime.o
+    cd /
+}
+
+# The CUDA project as a plugin for a CPU that plays the device, where all duties can be checked: launches
+# are calls, and weights are prepared by the device's code.
+play() {
+    need python3
+    local flags=(-O2 -Wall -Werror -fPIC "-I$prefix/include" "-I$PACKAGE_SOURCE/tests/package/played")
+    mkdir "$work/$name/build"
+    cd "$work/$name"
+    python3 - <<'END'
+import re
+
+source = open("device.cu").read()
+launch = re.compile(r"(\w+)<<<(.*?), THREADS, 0, .*?>>>\((.*?)\);", re.S)
+source, count = launch.subn(r"play(\2, THREADS, [&] { \1(\3); });", source)
+assert count == 2, f"{count} launches"
+open("played.cc", "w").write(source)
+END
+    sed -i "s/\"cuda\"/\"cpu\"/; s/KRY_MEMORY_DEVICE/KRY_MEMORY_HOST/" "$name.c"
+    g++ -std=c++17 "${flags[@]}" -c played.cc
+    cc -std=c17 "${flags[@]}" -DARCHITECTURE=0 -c "$name.c"
+    g++ -shared -Wl,--version-script="$libdir/cmake/Kernelry/plugin.map" -o "build/$name.so" \
+        "$name.o" played.o
+    cd /
 }
 
 # One symbol, and it says yes and no where it should.
@@ -48,14 +97,22 @@ cuda)
     check_plugin "$plugin"
     grep -Eq 'answers \.+ +Passed' "$work/tests" || fail "its answers were not checked"
     ;;
+played)
+    need g++
+    new_plugin --cuda
+    play
+    "$prefix/bin/kernelry" verify "$plugin" --quick | tee "$work/report"
+    grep -q '^25 ok, 0 failed, 3 skipped' "$work/report" || fail "more or less was checked than expected"
+    ;;
 hip)
     need clang++-19
-    [[ -f /usr/include/hip/hip_runtime.h || -d /opt/rocm/include/hip ]] ||
-        skip "no hip/hip_runtime.h here (Debian: libamdhip64-dev)"
     new_plugin --hip
-    build_and_test -DCMAKE_HIP_COMPILER="$(command -v clang++-19)"
+    build_hip gfx90a
     check_plugin "$plugin"
-    grep -Eq 'answers \.+ +Passed' "$work/tests" || fail "its answers were not checked"
+    "$prefix/bin/kernelry" verify "$plugin" --quick --device rocm:gfx90a
+    "$prefix/bin/kernelry" explain --device rocm:gfx1100 --in-features 64 --out-features 64 \
+        --plugin-path "$plugin" --json >"$work/explain.json" && fail "gfx1100 has no code"
+    grep -q "built for gfx90a" "$work/explain.json" || fail "the refusal does not name the code"
     ;;
 *) fail "what is $1?" ;;
 esac
