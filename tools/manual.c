@@ -63,6 +63,17 @@ void manual_print_help(FILE *out) {
 
 /* ---- man pages --------------------------------------------------------------------------- */
 
+/* A character of two or three bytes of UTF-8, which groff reads by its number. Returns how many
+ * bytes follow the first. */
+static size_t roff_character(FILE *out, const char *text) {
+    const unsigned char *byte = (const unsigned char *)text;
+    bool three = byte[0] >= 0xe0;
+    unsigned number = three ? (byte[0] & 0xfu) << 12 | (byte[1] & 0x3fu) << 6 | (byte[2] & 0x3fu)
+                            : (byte[0] & 0x1fu) << 6 | (byte[1] & 0x3fu);
+    fprintf(out, "\\[u%04X]", number);
+    return three ? 2 : 1;
+}
+
 /* Text of roff: a backslash and a hyphen are written as such. Nothing here begins a line with a dot
  * or a quote; should it, a zero-width character keeps roff from taking it for a request. */
 static void roff_bytes(FILE *out, const char *text, size_t length) {
@@ -74,6 +85,8 @@ static void roff_bytes(FILE *out, const char *text, size_t length) {
             fputs("\\e", out);
         else if (text[i] == '-')
             fputs("\\-", out);
+        else if ((unsigned char)text[i] >= 0x80)
+            i += roff_character(out, text + i);
         else
             putc(text[i], out);
     }

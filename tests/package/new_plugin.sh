@@ -73,7 +73,8 @@ check_plugin() {
     symbols=$(nm -D --defined-only "$1")
     [[ $(wc -l <<<"$symbols") == 1 && $symbols == *" T kry_plugin_$name" ]] ||
         fail "$1 exports more or other than its entry: $symbols"
-    "$prefix/bin/kernelry" plugins --plugin-path "$1" | grep -q "$name" || fail "$1 is not listed"
+    "$prefix/bin/kernelry" plugins --plugin-path "$1" >"$work/plugins"
+    grep -q "$name" "$work/plugins" || fail "$1 is not listed"
 }
 
 case $1 in
