@@ -11,14 +11,17 @@ plain() { sed 's/\\-/-/g; s/\\f[IRB]//g' "$1"; }
 commands=$(kernelry --help | sed -n '/^Commands$/,/^$/s/^  \([a-z-]*\)  .*/\1/p')
 (($(wc -w <<<"$commands") >= 11)) || fail "--help lists too few commands: $commands"
 checked=0
+whole=$(plain "$pages/kernelry.1")
 for command in $commands; do
-    plain "$pages/kernelry.1" | grep -q "^.B kernelry-$command(1)" || fail "kernelry.1 misses $command"
+    grep -q "^.B kernelry-$command(1)" <<<"$whole" || fail "kernelry.1 misses $command"
+    page=$(plain "$pages/kernelry-$command.1")
+    words=$(grep -E "^ *$command\) words=" "$completion")
     options=$(kernelry help "$command" | sed -n '/^Options$/,/^$/s/^  \(--[a-z-]*\).*/\1/p')
     [[ -n $options ]] || fail "$command has no options"
     for option in $options; do
-        plain "$pages/kernelry-$command.1" | grep -Eq "^\.B $option( |\$)" ||
+        grep -Eq "^\.B $option( |\$)" <<<"$page" ||
             fail "kernelry-$command.1 misses $option"
-        grep -E "^ *$command\) words=" "$completion" | grep -Eq "[' ]${option}[' ]" ||
+        grep -Eq "[' ]${option}[' ]" <<<"$words" ||
             fail "the completion of $command misses $option"
         checked=$((checked + 1))
     done

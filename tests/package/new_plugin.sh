@@ -34,7 +34,8 @@ build_hip() {
     "${compile[@]}" -nogpulib --offload-device-only -S -o device.s ../device.hip
     grep -q "amdhsa_kernel" device.s || fail "there is no kernel in device.s"
     "${compile[@]}" --offload-host-only -c -o device.o ../device.hip
-    nm -u device.o | awk '$2 ~ /^(__)?hip/ {printf "int %s(void) { return 1; }\n", $2}' >runtime.c
+    nm -u device.o | awk '$2 ~ /^__hip_(fatbin|gpubin)/ { printf "void *%s;\n", $2; next }
+        $2 ~ /^(__)?hip/ { printf "void *%s(void) { return 0; }\n", $2 }' >runtime.c
     clang-19 -w -fPIC -c runtime.c
     clang-19 -Wall -Wextra -Werror -O2 -fPIC "-I$prefix/include" "-DARCHITECTURES=\"$1\"" \
         -c -o host.o "../$name.c"
