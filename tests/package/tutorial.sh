@@ -9,10 +9,12 @@ need ninja
 here=$PACKAGE_SOURCE/tests/package
 python3 "$here/page.py" "$PACKAGE_SOURCE/docs/write-a-kernel.md" gemma_down.c >"$work/script"
 (($(grep -c END_OF_BLOCK "$work/script") >= 8)) || fail "the page has fewer sections than it had"
+outside=$(mktemp -d "${TMPDIR:-/tmp}/kernelry-tutorial-XXXXXX")
+trap 'rm -rf "$outside"' EXIT
 export PREFIX=$prefix CMAKE_GENERATOR=Ninja CFLAGS="-Wall -Wextra -Werror"
-(cd "$work" && PATH=$(dirname "$PACKAGE_CMAKE"):$PATH bash "$work/script") 2>&1 | tee "$work/output"
+(cd "$outside" && PATH=$(dirname "$PACKAGE_CMAKE"):$PATH bash "$work/script") 2>&1 | tee "$work/output"
 
-plugin=$work/gemma_down/build/gemma_down.so
+plugin=$outside/gemma_down/build/gemma_down.so
 symbols=$(nm -D --defined-only "$plugin")
 [[ $(wc -l <<<"$symbols") == 1 && $symbols == *" T kry_plugin_gemma_down" ]] ||
     fail "$plugin exports more or other than its entry: $symbols"
