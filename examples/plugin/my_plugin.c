@@ -110,11 +110,16 @@ static float product(const kry_linear *linear, const void *prepared, int64_t n, 
     const uint32_t *words = (const uint32_t *)prepared + (uint64_t)n * row_words(linear);
     const uint16_t *scales = (const uint16_t *)((const uint8_t *)prepared + weights_bytes(linear)) +
                              (uint64_t)n * (uint64_t)kry_linear_groups(linear);
+    const int64_t size = linear->group_size > 0 ? linear->group_size : linear->in_features;
+    /* The first group is a part of one where the partition starts inside. */
+    int64_t end = linear->group_size > 0 ? size - linear->k_offset % size : size;
     float sum = 0;
-    for (int64_t k = 0; k < linear->in_features; k++) {
-        int32_t code = (int32_t)(words[k / 8] >> (k % 8 * 4) & 15);
-        float scale = float_of_bf16(scales[kry_linear_group_of(linear, k)]);
-        sum += float_of_bf16(x[k]) * ((float)(code - 8) * scale);
+    for (int64_t k = 0; k < linear->in_features; end += size) {
+        float scale = float_of_bf16(*scales++);
+        for (; k < end && k < linear->in_features; k++) {
+            int32_t code = (int32_t)(words[k / 8] >> (k % 8 * 4) & 15);
+            sum += float_of_bf16(x[k]) * ((float)(code - 8) * scale);
+        }
     }
     return sum;
 }
