@@ -11,6 +11,8 @@ function(kernelry_add_plugin target)
     PREFIX ""
     C_VISIBILITY_PRESET hidden
     CXX_VISIBILITY_PRESET hidden
+    CUDA_VISIBILITY_PRESET hidden
+    HIP_VISIBILITY_PRESET hidden
     VISIBILITY_INLINES_HIDDEN ON
     LINK_DEPENDS ${KERNELRY_PLUGIN_MAP})
   target_link_options(${target} PRIVATE -Wl,--version-script=${KERNELRY_PLUGIN_MAP})

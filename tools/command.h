@@ -63,7 +63,8 @@ struct command {
 };
 
 extern const struct command command_plugins, command_devices, command_explain, command_check,
-    command_run, command_prepare, command_quantize, command_bench, command_verify, command_version;
+    command_run, command_prepare, command_quantize, command_bench, command_verify,
+    command_new_plugin, command_version;
 
 /** Options that several subcommands take; --json, --help go without saying. */
 enum {
@@ -120,6 +121,10 @@ int arguments_next(struct arguments *arguments);
 
 /** Run a subcommand: make its arguments, call it, free them. Returns the exit code. */
 int command_execute(const struct command *command, int argc, char **argv);
+
+/** The i-th option that a subcommand takes, its own before those that it shares; NULL past the
+ * last. */
+const struct own_option *command_option_at(const struct command *command, size_t i);
 
 /** Print --help of a subcommand. */
 void command_print_help(const struct command *command, FILE *out);

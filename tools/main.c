@@ -1,7 +1,7 @@
 /*
  * kernelry: choose the subcommand.
  */
-#include "command.h"
+#include "manual.h"
 #include "nearest.h"
 
 #include <errno.h>
@@ -11,47 +11,15 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct command *const commands[] = {
-    &command_check,    &command_explain, &command_run,     &command_prepare, &command_bench,
-    &command_quantize, &command_verify,  &command_plugins, &command_devices, &command_version,
+const struct command *const commands[] = {
+    &command_check,   &command_explain,  &command_run,     &command_prepare,
+    &command_bench,   &command_quantize, &command_verify,  &command_new_plugin,
+    &command_plugins, &command_devices,  &command_version, NULL,
 };
-enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
-
-static void print_help(FILE *out) {
-    fputs("Usage: kernelry COMMAND [argument]...\n"
-          "\n"
-          "Quantized linear layers from plugins: which kernel runs a layer, why not the others,\n"
-          "and whether its numbers are right.\n"
-          "\n"
-          "Commands\n",
-          out);
-    for (size_t i = 0; i < COMMAND_COUNT; i++)
-        fprintf(out, "  %-9s  %s\n", commands[i]->name, commands[i]->summary);
-    fputs("\n"
-          "Begin with\n"
-          "  kernelry check MODEL              a folder with safetensors and config.json\n"
-          "  kernelry check MODEL --device cuda:sm_80\n"
-          "  kernelry help COMMAND             its options and examples\n"
-          "\n"
-          "Environment\n"
-          "  KERNELRY_PLUGIN_PATH   folders and files with plugins, searched first\n"
-          "  KERNELRY_PLUGIN_DIR    instead of the install's own plugin folder\n"
-          "  KERNELRY_DISABLE, KERNELRY_PREFER, KERNELRY_PRIORITY=name=value,...\n"
-          "                         leave out, put first or rank plugins and kernels\n"
-          "  KERNELRY_CPU_MASK      CPU features that may be used, such as avx2 or none\n"
-          "  KERNELRY_LOG           error, warning, info or debug: what the library logs\n"
-          "  NO_COLOR               no colours\n"
-          "\n"
-          "Exit status\n"
-          "  0  yes                         1  no: a layer without a kernel, a wrong number,\n"
-          "  2  wrong usage                    a plugin named outright that was refused\n"
-          "  3  bad or missing input        4  the machine: memory, device, full disk\n",
-          out);
-}
 
 static const struct command *find_command(const char *name) {
     struct nearest nearest = nearest_begin(name, strlen(name));
-    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+    for (size_t i = 0; commands[i] != NULL; i++) {
         if (!strcmp(commands[i]->name, name))
             return commands[i];
         nearest_offer(&nearest, commands[i]->name);
@@ -64,21 +32,29 @@ static const struct command *find_command(const char *name) {
     return NULL;
 }
 
+/* help [--man] [COMMAND], help --completion */
 static int help(int argc, char **argv) {
-    if (argc < 2) {
-        print_help(stdout);
+    bool page = argc > 1 && strcmp(argv[1], "--man") == 0;
+    if (argc == 2 && strcmp(argv[1], "--completion") == 0) {
+        manual_print_completion(stdout);
         return EXIT_YES;
     }
-    const struct command *command = find_command(argv[1]);
-    if (!command)
+    const struct command *command = NULL;
+    int named = page ? 2 : 1;
+    if (argc > named && (command = find_command(argv[named])) == NULL)
         return EXIT_USAGE;
-    command_print_help(command, stdout);
+    if (page)
+        manual_print_page(command, stdout);
+    else if (command != NULL)
+        command_print_help(command, stdout);
+    else
+        manual_print_help(stdout);
     return EXIT_YES;
 }
 
 static int dispatch(int argc, char **argv) {
     if (argc < 2) {
-        print_help(stderr);
+        manual_print_help(stderr);
         return EXIT_USAGE;
     }
     const char *name = argv[1];

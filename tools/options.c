@@ -66,15 +66,22 @@ static struct option getopt_entry(const struct own_option *option) {
                            option->value};
 }
 
+const struct own_option *command_option_at(const struct command *command, size_t i) {
+    size_t own = own_count(command);
+    if (i < own)
+        return &command->own[i];
+    for (size_t c = 0, taken = own; c < COMMON_COUNT; c++)
+        if (takes(command, &common_table[c]) && taken++ == i)
+            return &common_table[c].option;
+    return NULL;
+}
+
 /* NULL when memory runs out. */
 static struct option *make_table(const struct command *command) {
-    size_t own = own_count(command), count = 0;
-    struct option *table = calloc(own + COMMON_COUNT + 1, sizeof *table);
-    for (size_t i = 0; table && i < own; i++)
-        table[count++] = getopt_entry(&command->own[i]);
-    for (size_t i = 0; table && i < COMMON_COUNT; i++)
-        if (takes(command, &common_table[i]))
-            table[count++] = getopt_entry(&common_table[i].option);
+    struct option *table = calloc(own_count(command) + COMMON_COUNT + 1, sizeof *table);
+    const struct own_option *option;
+    for (size_t i = 0; table && (option = command_option_at(command, i)) != NULL; i++)
+        table[i] = getopt_entry(option);
     return table;
 }
 
@@ -272,11 +279,9 @@ void command_print_help(const struct command *command, FILE *out) {
     snprintf(blank, sizeof blank, "       kernelry %s ", command->name);
     print_indented(out, lead, blank, command->usage);
     fprintf(out, "\n%s\n\nOptions\n", command->details);
-    for (size_t i = 0; i < own_count(command); i++)
-        print_option(out, &command->own[i]);
-    for (size_t i = 0; i < COMMON_COUNT; i++)
-        if (takes(command, &common_table[i]))
-            print_option(out, &common_table[i].option);
+    const struct own_option *option;
+    for (size_t i = 0; (option = command_option_at(command, i)) != NULL; i++)
+        print_option(out, option);
     fputs("\nExamples\n", out);
     print_indented(out, "  ", "  ", command->examples);
     fputs("\nExit status: 0 yes, 1 no, 2 usage, 3 bad input, 4 the machine.\n", out);

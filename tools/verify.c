@@ -11,7 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OPTION_CHECK = OPTION_OWN, OPTION_CASE, OPTION_CASES, OPTION_QUICK, OPTION_SECONDS };
+enum {
+    OPTION_CHECK = OPTION_OWN,
+    OPTION_CASE,
+    OPTION_CASES,
+    OPTION_QUICK,
+    OPTION_SECONDS,
+    OPTION_JUNIT
+};
 
 static const struct own_option own[] = {
     {"quick", NULL, "fewer and smaller cases: a second or two for each kernel", OPTION_QUICK},
@@ -19,6 +26,7 @@ static const struct own_option own[] = {
     {"check", "NAME", "this check alone, as it is named in the report", OPTION_CHECK},
     {"case", "I", "with --check: this case alone, as a failure names it", OPTION_CASE},
     {"seconds", "T", "how long one case may take; default 60", OPTION_SECONDS},
+    {"junit", "FILE", "write the report there, too, as JUnit XML", OPTION_JUNIT},
     {NULL, NULL, NULL, 0},
 };
 
@@ -30,6 +38,7 @@ struct request {
     const struct common_options *common;
     const char *path;  /* of the plugin, as given */
     const char *check; /* or NULL */
+    const char *junit; /* or NULL */
     int64_t only_case; /* -1: all */
     int64_t most_cases;
     int64_t seconds;
@@ -44,6 +53,8 @@ struct verification {
     kry_device device;
     struct conformance_shape *shapes;
     struct shapes file;
+    struct junit junit;
+    bool reported; /* there is something to write */
     struct findings findings;
 };
 
@@ -57,6 +68,8 @@ static int read_request(struct arguments *arguments, struct request *out) {
             return arguments->exit_code;
         if (option == OPTION_CHECK)
             out->check = arguments->value;
+        else if (option == OPTION_JUNIT)
+            out->junit = arguments->value;
         else if (option == OPTION_QUICK)
             out->quick = true;
         else if (option == OPTION_CASE)
@@ -85,8 +98,9 @@ static int read_request(struct arguments *arguments, struct request *out) {
 
 /* ---- the plugin and its device ------------------------------------------------------------ */
 
-/* A registry of that file, and of what the options and the environment add. */
-static int open_plugin(struct verification *v) {
+/* A registry of that file, and of what the options and the environment add; with the install's own
+ * plugins or without. */
+static int open_plugin(struct verification *v, uint32_t flags) {
     const struct common_options *common = v->request.common;
     const char **paths = calloc(common->plugin_path_count + 1, sizeof *paths);
     if (paths == NULL)
@@ -98,8 +112,8 @@ static int open_plugin(struct verification *v) {
     options.plugin_paths = paths;
     options.plugin_path_count = common->plugin_path_count + 1;
     options.host = &conformance_host;
-    options.flags =
-        KRY_REGISTRY_NO_DEFAULT_DIR | (common->relax_trust ? KRY_REGISTRY_RELAX_TRUST : 0);
+    options.flags = flags | (common->relax_trust ? KRY_REGISTRY_RELAX_TRUST : 0);
+    kry_registry_close(&v->registry);
     kry_status status = kry_registry_open(&options, &v->registry);
     free(paths);
     if (status != KRY_OK)
@@ -112,8 +126,11 @@ static int open_plugin(struct verification *v) {
 }
 
 /* The core's refusal, which quotes the duty where it is about one. */
-static int report_refusal(const struct verification *v) {
+static int report_refusal(struct verification *v) {
     int code = v->plugin.status != KRY_OK ? exit_code_of(v->plugin.status) : EXIT_NO;
+    junit_add_error(&v->junit, v->plugin.name, "loads", v->plugin.reason);
+    junit_suite_end(&v->junit, v->plugin.name);
+    v->reported = true;
     if (!v->request.common->json)
         return complain(code, "%s: %s", v->plugin.path, v->plugin.reason);
     json_t *root = json_object();
@@ -158,9 +175,15 @@ static int find_own_device(struct verification *v) {
                     v->plugin.name, platform, platform);
 }
 
+/* What is not for a CPU may need another plugin's platform: memory, and devices. */
 static int choose_device(struct verification *v) {
     const struct common_options *common = v->request.common;
     bool given = strcmp(common->device, "cpu") != 0;
+    if (given || !serves(v, "cpu")) {
+        int code = open_plugin(v, 0);
+        if (code != EXIT_YES)
+            return code;
+    }
     return given || serves(v, "cpu") ? find_device(v->registry, common, &v->device)
                                      : find_own_device(v);
 }
@@ -244,6 +267,7 @@ static int verify_kernels(struct verification *v) {
 
 static int print_totals(struct verification *v) {
     struct findings *findings = &v->findings;
+    v->reported = true;
     const struct tally *all = &findings->all;
     int code = all->failed > 0 ? EXIT_NO : findings->any ? EXIT_YES : EXIT_MACHINE;
     char text[LINEAR_TEXT_BYTES];
@@ -272,12 +296,19 @@ static int print_totals(struct verification *v) {
     return code;
 }
 
+/* What could not be checked leaves no report behind. */
+static int end_report(struct verification *v, int code) {
+    kry_status status = junit_end(&v->junit, v->reported ? KRY_OK : KRY_E_STATE);
+    return status == KRY_OK || !v->reported ? code : complain_status(status);
+}
+
 static int run(struct arguments *arguments) {
     struct verification v = {.device = KRY_INIT(kry_device)};
     int code = read_request(arguments, &v.request);
     if (code != EXIT_YES || v.request.path == NULL)
         return code;
-    code = open_plugin(&v);
+    kry_status status = junit_begin(&v.junit, v.request.junit);
+    code = status == KRY_OK ? open_plugin(&v, KRY_REGISTRY_NO_DEFAULT_DIR) : complain_status(status);
     if (code == EXIT_YES && v.plugin.state != KRY_PLUGIN_LOADED) {
         code = report_refusal(&v);
         goto out;
@@ -290,12 +321,14 @@ static int run(struct arguments *arguments) {
                                    .path = v.request.path,
                                    .most_cases = v.request.most_cases,
                                    .quick = v.request.quick,
+                                   .junit = &v.junit,
                                    .kernels = v.request.common->json ? json_array() : NULL};
     if (code == EXIT_YES)
         code = verify_kernels(&v);
     if (code == EXIT_YES)
         code = print_totals(&v);
 out:
+    code = end_report(&v, code);
     json_decref(v.findings.kernels);
     free(v.shapes);
     shapes_free(&v.file);
@@ -328,6 +361,9 @@ const struct command command_verify = {
         "KERNELRY_CPU_MASK takes features of the CPU away, to check what a lesser one would run.\n"
         "What the core refuses to load is reported with its reason.\n"
         "\n"
+        "With --junit the report is written to a file, too, as CI servers read it: a suite for\n"
+        "each kernel, a case for each check, whose failures hold the duty and the command.\n"
+        "\n"
         "JSON: {plugin, path, version, device, seed, kernels: [{kernel, checks: [{check, duty,\n"
         "outcome: ok|FAILED|skipped, cases, failed, refused, blocked, worst, seconds, message,\n"
         "where, command}]}], passed, failed, skipped, seconds, ok}.\n"
@@ -337,6 +373,7 @@ const struct command command_verify = {
         "be checked on this machine.",
     .examples = "kernelry verify ./mine.so\n"
                 "kernelry verify ./mine.so --quick --json\n"
+                "kernelry verify ./mine.so --junit report.xml\n"
                 "kernelry verify ./mine.so --shapes shapes.json --seed 7\n"
                 "kernelry verify ./mine.so --kernel fast --check one-hot --case 12\n"
                 "kernelry verify ./mine.so --device cuda:0\n"

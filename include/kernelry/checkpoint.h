@@ -23,7 +23,7 @@ typedef struct kry_checkpoint_options {
     size_t struct_size;
     /** Warnings, such as zero points on which writers' rules disagree. NULL: none. */
     void (*log)(void *context, int32_t level, const char *message);
-    void *context;
+    void *context; /* the first argument of log */
 } kry_checkpoint_options;
 
 /**
@@ -69,13 +69,13 @@ enum {
 /** A stored tensor, row-major. Ownership: all pointers live as long as the checkpoint. */
 typedef struct kry_tensor {
     size_t struct_size;
-    const char *name;
-    const char *file; /* the path of the file that holds it */
-    const void *data; /* little-endian, any alignment */
-    uint64_t bytes;
-    int64_t shape[KRY_TENSOR_RANK_MAX];
-    uint32_t rank;
-    uint32_t dtype; /* KRY_DTYPE_* */
+    const char *name;                   /* as it is stored */
+    const char *file;                   /* the path of the file that holds it */
+    const void *data;                   /* little-endian, any alignment */
+    uint64_t bytes;                     /* of its data */
+    int64_t shape[KRY_TENSOR_RANK_MAX]; /* from the outermost axis on */
+    uint32_t rank;                      /* of shape */
+    uint32_t dtype;                     /* KRY_DTYPE_* */
 } kry_tensor;
 
 /** Tensors of all files, in the order of their names. */
@@ -125,10 +125,10 @@ KRY_API kry_status kry_checkpoint_find_layer(const kry_checkpoint *checkpoint, c
 /** A partition of a layer: rows (output features) and columns (input features). */
 typedef struct kry_slice {
     size_t struct_size;
-    int64_t n_begin;
-    int64_t n_end; /* 0: to the end */
-    int64_t k_begin;
-    int64_t k_end; /* 0: to the end */
+    int64_t n_begin; /* the first output feature */
+    int64_t n_end;   /* 0: to the end */
+    int64_t k_begin; /* the first column */
+    int64_t k_end;   /* 0: to the end */
 } kry_slice;
 
 /** The description of a partition, from the headers alone. NULL: the whole layer. */
@@ -143,7 +143,7 @@ KRY_API kry_status kry_checkpoint_slice(const kry_checkpoint *checkpoint, size_t
  */
 typedef struct kry_checkpoint_weights {
     size_t struct_size;
-    const kry_linear *linear;
+    const kry_linear *linear;   /* the description */
     const kry_weights *weights; /* in host memory */
     const void *bias;           /* [out_features], or NULL */
     uint32_t bias_dtype;        /* KRY_DTYPE_*; not always the description's y_type */

@@ -72,20 +72,20 @@ enum {
  */
 typedef struct kry_registry_options {
     size_t struct_size;
-    const char *const *plugin_paths;
-    size_t plugin_path_count;
-    const char *const *disable;
-    size_t disable_count;
-    const char *const *prefer;
-    size_t prefer_count;
-    const char *const *priority;
-    size_t priority_count;
-    uint64_t cpu_mask;
-    const kry_host *host;
-    uint32_t flags;              /* KRY_REGISTRY_* */
-    uint32_t reserved;           /* 0 */
-    uint32_t probe_milliseconds; /* since ABI 0.3 */
-    uint32_t reserved_2;         /* 0 */
+    const char *const *plugin_paths; /* directories and files */
+    size_t plugin_path_count;        /* of plugin_paths */
+    const char *const *disable;      /* names */
+    size_t disable_count;            /* of disable */
+    const char *const *prefer;       /* names, the first one first */
+    size_t prefer_count;             /* of prefer */
+    const char *const *priority;     /* "name=value" */
+    size_t priority_count;           /* of priority */
+    uint64_t cpu_mask;               /* KRY_CPU_* that may be used */
+    const kry_host *host;            /* NULL: the platform's */
+    uint32_t flags;                  /* KRY_REGISTRY_* */
+    uint32_t reserved;               /* 0 */
+    uint32_t probe_milliseconds;     /* of a trial; since ABI 0.3 */
+    uint32_t reserved_2;             /* 0 */
 } kry_registry_options;
 
 /**
@@ -113,8 +113,8 @@ enum {
 /** A platform that a plugin serves, as its note says (kry_kernel_info has what overrides made). It
  *  is an element of an array and never grows. */
 typedef struct kry_plugin_platform {
-    char name[32];
-    int32_t priority;
+    char name[32];     /* "cpu", "cuda", ... */
+    int32_t priority;  /* as declared */
     uint32_t fallback; /* 0 or 1 */
 } kry_plugin_platform;
 
@@ -123,20 +123,20 @@ typedef struct kry_plugin_platform {
  */
 typedef struct kry_plugin_info {
     size_t struct_size;
-    const char *path; /* real path where that could be told */
-    const char *name; /* "" when no note was read */
-    const char *version;
-    const char *reason; /* "" when loaded */
-    uint32_t state;     /* KRY_PLUGIN_* */
-    kry_status status;  /* KRY_OK when loaded, shadowed, disabled or not a plugin */
-    uint32_t abi_major;
-    uint32_t abi_minor;
-    uint32_t named_outright; /* 1: given as a file, not found in a directory */
-    uint32_t kernel_count;
-    uint32_t platform_count;
-    uint32_t reserved;
-    uint64_t cpu_features; /* that it needs */
-    kry_plugin_platform platforms[8];
+    const char *path;                 /* real path where that could be told */
+    const char *name;                 /* "" when no note was read */
+    const char *version;              /* as its note tells */
+    const char *reason;               /* "" when loaded */
+    uint32_t state;                   /* KRY_PLUGIN_* */
+    kry_status status;                /* KRY_OK when loaded, shadowed, disabled or not a plugin */
+    uint32_t abi_major;               /* of its note */
+    uint32_t abi_minor;               /* of its note */
+    uint32_t named_outright;          /* 1: given as a file, not found in a directory */
+    uint32_t kernel_count;            /* of its kernels */
+    uint32_t platform_count;          /* of platforms */
+    uint32_t reserved;                /* 0 */
+    uint64_t cpu_features;            /* that it needs */
+    kry_plugin_platform platforms[8]; /* that it serves */
 } kry_plugin_info;
 
 KRY_API size_t kry_registry_plugin_count(const kry_registry *registry);
@@ -150,15 +150,15 @@ KRY_API const char *kry_registry_search_path(const kry_registry *registry, size_
 /** A kernel as registered. Ownership: strings live as long as the process. */
 typedef struct kry_kernel_info {
     size_t struct_size;
-    const char *kernel;
-    const char *plugin;
-    const char *platform;
-    const char *summary;
-    const char *layout_name;
-    uint32_t layout_version;
-    uint32_t flags; /* KRY_KERNEL_* */
-    int32_t priority;
-    uint32_t fallback; /* 0 or 1 */
+    const char *kernel;      /* its name */
+    const char *plugin;      /* whose it is */
+    const char *platform;    /* that it runs on */
+    const char *summary;     /* one sentence */
+    const char *layout_name; /* of prepared weights */
+    uint32_t layout_version; /* of prepared weights */
+    uint32_t flags;          /* KRY_KERNEL_* */
+    int32_t priority;        /* after overrides */
+    uint32_t fallback;       /* 0 or 1 */
 } kry_kernel_info;
 
 /** Kernels of a platform (NULL: of all, platform by platform), in the order they are asked. */
@@ -212,15 +212,15 @@ enum {
  */
 typedef struct kry_candidate {
     size_t struct_size;
-    const char *kernel;
-    const char *plugin;
+    const char *kernel;                   /* its name */
+    const char *plugin;                   /* whose it is */
     const kry_refusal *refusal;           /* of the description as it stands; NULL when accepted */
     const kry_refusal *rewritten_refusal; /* of the rewrite; NULL when accepted or not asked */
     int64_t padding_bytes;                /* more than without padding; 0 when refused */
-    int32_t priority;
-    uint32_t fallback; /* 0 or 1 */
-    uint32_t verdict;  /* KRY_VERDICT_* */
-    uint32_t flags;    /* KRY_KERNEL_* */
+    int32_t priority;                     /* after overrides */
+    uint32_t fallback;                    /* 0 or 1 */
+    uint32_t verdict;                     /* KRY_VERDICT_* */
+    uint32_t flags;                       /* KRY_KERNEL_* */
 } kry_candidate;
 
 /**
@@ -230,8 +230,8 @@ typedef struct kry_candidate {
  */
 typedef struct kry_decision_info {
     size_t struct_size;
-    int64_t chosen;
-    uint64_t candidate_count;
+    int64_t chosen;            /* a candidate's index; -1: none */
+    uint64_t candidate_count;  /* of those that were asked */
     uint32_t rewrite;          /* KRY_REWRITE_* */
     uint32_t reserved;         /* 0 */
     uint64_t rewrite_bytes;    /* more scales and zero points than without the rewrite */
@@ -307,16 +307,16 @@ KRY_API kry_status kry_layer_workspace(const kry_layer *layer, int64_t m, kry_wo
 /** The arguments of kry_layer_prepare. */
 typedef struct kry_prepare_args {
     size_t struct_size;
-    const kry_weights *weights;
-    void *prepared; /* KRY_ALIGNMENT-aligned, the caller's, and lives as long as the layer;
-                       NULL: the platform's memory at first, the same place again later */
-    uint64_t prepared_bytes;
+    const kry_weights *weights; /* as the embedder holds them */
+    void *prepared;          /* KRY_ALIGNMENT-aligned, the caller's, and lives as long as the layer;
+                                NULL: the platform's memory at first, the same place again later */
+    uint64_t prepared_bytes; /* of that memory */
     uint32_t prepared_memory; /* KRY_MEMORY_*; 0 with NULL */
     uint32_t reserved;        /* 0 */
     void *scratch;            /* NULL: the host's allocator */
-    uint64_t scratch_bytes;
-    void *stream;
-    const kry_host *host; /* NULL: the registry's */
+    uint64_t scratch_bytes;   /* of that memory */
+    void *stream;             /* the platform's */
+    const kry_host *host;     /* NULL: the registry's */
 } kry_prepare_args;
 
 /**
@@ -362,10 +362,9 @@ enum {
 /** The arguments of kry_layer_save. */
 typedef struct kry_save_args {
     size_t struct_size;
-    const char *path; /* replaced as a whole; the folder must be there */
-    const char
-        *content; /* names the weights' values: printable ASCII, 1 to KRY_CONTENT_MAX bytes */
-    void *stream; /* what the device has done so far; not read on a CPU */
+    const char *path;     /* replaced as a whole; the folder must be there */
+    const char *content;  /* names the values: printable ASCII, 1 to KRY_CONTENT_MAX bytes */
+    void *stream;         /* what the device has done so far; not read on a CPU */
     const kry_host *host; /* NULL: the registry's */
     uint64_t offset;      /* of the layer in its file: 0, or with KRY_SAVE_INTO a multiple of
                              KRY_SAVED_HEADER */
@@ -402,17 +401,17 @@ enum {
 /** The arguments of kry_layer_map. */
 typedef struct kry_map_args {
     size_t struct_size;
-    const char *path;
+    const char *path;    /* of the file */
     const char *content; /* as it was saved */
     void *prepared;      /* read into this buffer, as in kry_prepare_args. NULL: on a CPU apply from
                             the mapping itself; on a device as kry_layer_prepare does */
-    uint64_t prepared_bytes;
+    uint64_t prepared_bytes;  /* of that memory */
     uint32_t prepared_memory; /* KRY_MEMORY_*; 0 with NULL */
     uint32_t flags;           /* KRY_MAP_* */
-    void *stream;
-    const kry_host *host; /* NULL: the registry's */
-    uint64_t offset;      /* where the layer begins in a file of several: as it was saved there */
-    uint64_t bytes;       /* of the layer in the file, its header too; 0: to the file's end */
+    void *stream;             /* the platform's */
+    const kry_host *host;     /* NULL: the registry's */
+    uint64_t offset; /* where the layer begins in a file of several: as it was saved there */
+    uint64_t bytes;  /* of the layer in the file, its header too; 0: to the file's end */
 } kry_map_args;
 
 /**

@@ -13,7 +13,7 @@
  * in docs/contract.md; the core's promises are KRY-C...
  *
  * Everything a function is given is borrowed for the call. Every function may be called from
- * any thread, and at once from several.
+ * any thread, and at once from several, and leaves the thread as it found it (KRY-P25).
  */
 #ifndef KERNELRY_PLUGIN_H
 #define KERNELRY_PLUGIN_H
@@ -42,10 +42,10 @@ extern "C" {
  */
 typedef struct kry_canonical {
     size_t struct_size;
-    int64_t n_begin;
-    int64_t n_end;
-    const uint32_t *qweight;
-    const void *scales;
+    int64_t n_begin;            /* the first output feature */
+    int64_t n_end;              /* behind the last */
+    const uint32_t *qweight;    /* [rows][words] */
+    const void *scales;         /* [rows][G] of scale_type */
     const uint8_t *zero_points; /* NULL for u4b8 and u8b128 */
     const int32_t *g_idx;       /* NULL without act_order */
     int64_t qweight_stride;     /* words from row to row */
@@ -58,25 +58,25 @@ typedef struct kry_canonical {
 /** The arguments of prepare_weights. */
 typedef struct kry_prepare_call {
     size_t struct_size;
-    const kry_device *device;
-    const kry_linear *linear;
+    const kry_device *device; /* may be one that is not here */
+    const kry_linear *linear; /* as can_implement accepted it */
     void *device_state; /* of open_device; NULL when preparing for a device that is not here */
-    const kry_canonical *weights;
-    void *prepared; /* the start of the whole layer's buffer, not of the range */
-    void *scratch;  /* prepare_scratch_bytes, in the same memory */
-    void *stream;
-    const kry_host *host; /* never NULL */
+    const kry_canonical *weights; /* the range to prepare */
+    void *prepared;               /* the start of the whole layer's buffer, not of the range */
+    void *scratch;                /* prepare_scratch_bytes, in the same memory */
+    void *stream;                 /* the platform's; not read on a CPU */
+    const kry_host *host;         /* never NULL */
 } kry_prepare_call;
 
 /** A layer as its kernel sees it: what bind fills and every apply gets. */
 typedef struct kry_binding {
     size_t struct_size;
-    const kry_device *device;
-    const kry_linear *linear;
-    void *device_state;   /* of open_device */
-    const void *prepared; /* in the device's memory */
-    void *bound;          /* host memory, bound_bytes */
-    const kry_host *host; /* never NULL; an apply may bring another */
+    const kry_device *device; /* that it is applied on */
+    const kry_linear *linear; /* as can_implement accepted it */
+    void *device_state;       /* of open_device */
+    const void *prepared;     /* in the device's memory */
+    void *bound;              /* host memory, bound_bytes */
+    const kry_host *host;     /* never NULL; an apply may bring another */
 } kry_binding;
 
 /**
@@ -159,17 +159,17 @@ typedef struct kry_kernel {
 /** The arguments of kry_platform.canonicalise: stored weights on a device, put in order. */
 typedef struct kry_canonicalise_call {
     size_t struct_size;
-    const kry_device *device;
-    const kry_linear *stored; /* as the view describes them */
-    const kry_linear *linear; /* as the kernel takes them: after a rewrite, its groups differ */
-    const kry_weights *weights;
-    int64_t n_begin;
-    int64_t n_end;
-    uint32_t *qweight; /* dense rows, see kry_canonical; all in device memory */
-    void *scales;
-    uint8_t *zero_points;
-    int32_t *g_idx;
-    void *stream;
+    const kry_device *device;   /* that all is on */
+    const kry_linear *stored;   /* as the view describes them */
+    const kry_linear *linear;   /* as the kernel takes them: after a rewrite, its groups differ */
+    const kry_weights *weights; /* as stored, in device memory */
+    int64_t n_begin;            /* the first output feature */
+    int64_t n_end;              /* behind the last */
+    uint32_t *qweight;          /* dense rows, see kry_canonical; all in device memory */
+    void *scales;               /* of the description's scale_type */
+    uint8_t *zero_points;       /* NULL where there are none */
+    int32_t *g_idx;             /* NULL without act_order */
+    void *stream;               /* the platform's */
 } kry_canonicalise_call;
 
 /**
@@ -178,7 +178,7 @@ typedef struct kry_canonicalise_call {
  */
 typedef struct kry_platform {
     size_t struct_size;
-    const char *name;
+    const char *name; /* "cuda" */
     /** The index-th device that is here, without initialising a GPU runtime; KRY_E_NOT_FOUND
      *  past the last, and error_message then tells why there is none, such as no driver. */
     kry_status (*device)(size_t index, kry_device *out);
@@ -186,6 +186,7 @@ typedef struct kry_platform {
     kry_status (*describe_device)(kry_device *device);
     /** Memory of the device, aligned to KRY_ALIGNMENT. */
     kry_status (*allocate)(const kry_device *device, uint64_t bytes, void **out);
+    /** Undo allocate. */
     void (*release)(const kry_device *device, void *memory, uint64_t bytes);
     /** Copy in the order of the stream; host memory may be reused on return. */
     kry_status (*copy)(const kry_device *device, void *to, uint32_t to_memory, const void *from,
@@ -205,11 +206,11 @@ typedef struct kry_platform {
 /** The table that the entry function returns; it and all it points to live forever. */
 typedef struct kry_plugin {
     size_t struct_size;
-    const char *name;                 /* as in the note */
-    const kry_kernel *const *kernels; /* in the order in which they are to be asked */
-    uint64_t kernel_count;
-    const kry_platform *const *platforms;
-    uint64_t platform_count;
+    const char *name;                     /* as in the note */
+    const kry_kernel *const *kernels;     /* in the order in which they are to be asked */
+    uint64_t kernel_count;                /* of kernels */
+    const kry_platform *const *platforms; /* operations that it offers */
+    uint64_t platform_count;              /* of platforms; 0: none */
     /** Why the last call on this thread failed; NULL or "" when there is nothing to say. */
     const char *(*error_message)(void);
 } kry_plugin;
@@ -217,10 +218,11 @@ typedef struct kry_plugin {
 /** Bits of kry_note_platform.flags. */
 enum { KRY_NOTE_FALLBACK = 1 /* registers after everybody else, whatever its priority */ };
 
+/** A platform that a plugin serves, as its note tells it. */
 typedef struct kry_note_platform {
-    char name[32];
+    char name[32];    /* "cpu", "cuda", ... */
     int32_t priority; /* higher is asked first; built in: 100 generic, 300 tuned, 600 special */
-    uint32_t flags;
+    uint32_t flags;   /* KRY_NOTE_* */
 } kry_note_platform;
 
 #define KRY_NOTE_OWNER "Kernelry"
@@ -229,24 +231,25 @@ typedef struct kry_note_platform {
 
 /** The descriptor of the ELF note: read, bounds-checked, before any code of the file runs. */
 typedef struct kry_note {
-    uint32_t note_size; /* sizeof(kry_note) of the writer */
-    uint32_t abi_major;
-    uint32_t abi_minor;
-    uint32_t flags;            /* what a core must understand to load it: 0 as yet */
-    uint32_t cpu_features_low; /* KRY_CPU_* without which no code of the plugin may run */
-    uint32_t cpu_features_high;
-    char name[64];    /* letters, digits and '_' */
-    char version[32]; /* for people: printable ASCII */
-    char entry[96];   /* the one exported symbol: const kry_plugin *(void) */
+    uint32_t note_size;         /* sizeof(kry_note) of the writer */
+    uint32_t abi_major;         /* KRY_ABI_MAJOR of the writer */
+    uint32_t abi_minor;         /* KRY_ABI_MINOR of the writer */
+    uint32_t flags;             /* what a core must understand to load it: 0 as yet */
+    uint32_t cpu_features_low;  /* KRY_CPU_* without which no code of the plugin may run */
+    uint32_t cpu_features_high; /* its upper half */
+    char name[64];              /* letters, digits and '_' */
+    char version[32];           /* for people: printable ASCII */
+    char entry[96];             /* the one exported symbol: const kry_plugin *(void) */
     kry_note_platform platforms[KRY_NOTE_PLATFORMS_MAX]; /* "" ends the list */
 } kry_note;
 
+/** The ELF note, whole: owner, type and descriptor. */
 typedef struct kry_elf_note {
-    uint32_t owner_size;
-    uint32_t note_size;
-    uint32_t type;
-    char owner[12]; /* KRY_NOTE_OWNER, padded to a multiple of 4 */
-    kry_note note;
+    uint32_t owner_size; /* with its zero */
+    uint32_t note_size;  /* sizeof(kry_note) */
+    uint32_t type;       /* KRY_NOTE_TYPE */
+    char owner[12];      /* KRY_NOTE_OWNER, padded to a multiple of 4 */
+    kry_note note;       /* what follows the owner */
 } kry_elf_note;
 
 typedef const kry_plugin *(*kry_plugin_entry)(void);

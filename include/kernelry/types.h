@@ -124,16 +124,16 @@ enum { KRY_MEMORY_HOST = 1, KRY_MEMORY_DEVICE = 2 };
  */
 typedef struct kry_linear {
     size_t struct_size;
-    int64_t in_features;
-    int64_t out_features;
-    int64_t full_in_features;
-    int64_t full_out_features;
-    int64_t k_offset; /* where a row-parallel partition starts in full_in_features */
-    int64_t group_size;
-    uint32_t weight_type;             /* KRY_WEIGHT_* */
-    uint32_t scale_type;              /* KRY_TYPE_* */
-    uint32_t x_type;                  /* KRY_TYPE_* */
-    uint32_t y_type;                  /* KRY_TYPE_*; bias has it too */
+    int64_t in_features;       /* K of this partition */
+    int64_t out_features;      /* N of this partition */
+    int64_t full_in_features;  /* K of the whole layer; 0: this partition's */
+    int64_t full_out_features; /* N of the whole layer; 0: this partition's */
+    int64_t k_offset;          /* where a row-parallel partition starts in full_in_features */
+    int64_t group_size;        /* columns of a group; -1: all */
+    uint32_t weight_type;      /* KRY_WEIGHT_* */
+    uint32_t scale_type;       /* KRY_TYPE_* */
+    uint32_t x_type;           /* KRY_TYPE_* */
+    uint32_t y_type;           /* KRY_TYPE_*; bias has it too */
     uint32_t activation_quantization; /* KRY_ACTIVATION_*: what the model wants */
     uint32_t allowed;                 /* KRY_ALLOW_*: what the caller allows beyond that */
     uint32_t act_order;               /* 0 or 1: g_idx is given */
@@ -176,18 +176,18 @@ enum { KRY_DEVICE_HYPOTHETICAL = 1 /* named by its architecture, not known to be
  */
 typedef struct kry_device {
     size_t struct_size;
-    char platform[32]; /* "cpu", "cuda", "rocm", or any that a plugin brings */
-    char arch[32];     /* "x86_64", "aarch64", "sm_90", "gfx942" */
-    char name[64];     /* for people */
-    int32_t ordinal;   /* -1 for a hypothetical device */
-    uint32_t flags;
-    uint32_t arch_number;     /* 90 for sm_90, 0x942 for gfx942, else 0 */
-    uint32_t multiprocessors; /* on a CPU: the hardware threads this process may use */
-    uint32_t warp_size;
+    char platform[32];            /* "cpu", "cuda", "rocm", or any that a plugin brings */
+    char arch[32];                /* "x86_64", "aarch64", "sm_90", "gfx942" */
+    char name[64];                /* for people */
+    int32_t ordinal;              /* -1 for a hypothetical device */
+    uint32_t flags;               /* KRY_DEVICE_* */
+    uint32_t arch_number;         /* 90 for sm_90, 0x942 for gfx942, else 0 */
+    uint32_t multiprocessors;     /* on a CPU: the hardware threads this process may use */
+    uint32_t warp_size;           /* threads that run in step */
     uint32_t shared_memory_bytes; /* most that one block may ask for */
-    uint64_t l2_bytes;
-    uint64_t memory_bytes;
-    uint64_t cpu_features; /* KRY_CPU_*; a CPU's only */
+    uint64_t l2_bytes;            /* of the last cache */
+    uint64_t memory_bytes;        /* of all its memory */
+    uint64_t cpu_features;        /* KRY_CPU_*; a CPU's only */
 } kry_device;
 
 /** The axis along which a word packs several elements. */
@@ -221,12 +221,12 @@ enum {
  */
 typedef struct kry_view {
     size_t struct_size;
-    const void *data;
-    uint64_t bytes;
-    int64_t n_stride;
-    int64_t j_stride;
-    int64_t n_begin;
-    int64_t j_begin;
+    const void *data;      /* the tensor's first word */
+    uint64_t bytes;        /* that may be read from data on */
+    int64_t n_stride;      /* words from row to row */
+    int64_t j_stride;      /* words from column to column */
+    int64_t n_begin;       /* the tensor's row of the layer's first */
+    int64_t j_begin;       /* the tensor's column of the layer's first */
     uint32_t element_bits; /* those of the weight type, of the scale type; zero points: or 8 */
     uint32_t word_bits;    /* 8, 16 or 32 */
     uint32_t pack_axis;    /* KRY_AXIS_*; not read when not packed */
@@ -283,11 +283,11 @@ enum {
  */
 typedef struct kry_refusal {
     size_t struct_size;
-    uint32_t code;     /* KRY_REFUSAL_* */
-    uint32_t reserved; /* 0 */
-    int64_t found;
-    int64_t needed;
-    const char *sentence;
+    uint32_t code;        /* KRY_REFUSAL_* */
+    uint32_t reserved;    /* 0 */
+    int64_t found;        /* what the description or the device has */
+    int64_t needed;       /* what would do */
+    const char *sentence; /* a literal, or NULL */
 } kry_refusal;
 
 /** Bits of kry_kernel.flags, kry_kernel_info.flags and kry_candidate.flags. */
@@ -309,9 +309,9 @@ enum { KRY_LOG_ERROR = 1, KRY_LOG_WARNING = 2, KRY_LOG_INFO = 3, KRY_LOG_DEBUG =
 typedef struct kry_host {
     size_t struct_size;
     void *context; /* the first argument of each function */
-    void (*log)(void *context, int32_t level, const char *message);
+    void (*log)(void *context, int32_t level, const char *message);   /* KRY_LOG_* */
     void *(*allocate)(void *context, size_t bytes, size_t alignment); /* NULL when out of it */
-    void (*release)(void *context, void *memory, size_t bytes);
+    void (*release)(void *context, void *memory, size_t bytes);       /* undoes allocate */
     /** Call task(argument, i) for every i in [0, count), in any order, on any threads, and
      *  return when all have returned. */
     void (*parallel_for)(void *context, int64_t count, void (*task)(void *argument, int64_t i),
@@ -349,18 +349,18 @@ typedef struct kry_workspace {
  */
 typedef struct kry_apply_args {
     size_t struct_size;
-    int64_t m;
-    const void *x;
-    void *y;
-    const void *bias; /* NULL: none */
-    int64_t x_stride;
-    int64_t y_stride;
-    void *stream; /* the platform's (CUstream, hipStream_t); not read on a CPU */
-    void *scratch;
-    void *zeroed;
-    uint64_t scratch_bytes;
-    uint64_t zeroed_bytes;
-    const kry_host *host; /* NULL: the registry's */
+    int64_t m;              /* rows of x and y; 0: nothing is done */
+    const void *x;          /* [m, in_features] of x_type */
+    void *y;                /* [m, out_features] of y_type */
+    const void *bias;       /* NULL: none */
+    int64_t x_stride;       /* elements from row to row; 0: in_features */
+    int64_t y_stride;       /* elements from row to row; 0: out_features */
+    void *stream;           /* the platform's (CUstream, hipStream_t); not read on a CPU */
+    void *scratch;          /* of any contents */
+    void *zeroed;           /* cleared once by the caller, left cleared */
+    uint64_t scratch_bytes; /* at least what was told for m */
+    uint64_t zeroed_bytes;  /* at least what was told for m */
+    const kry_host *host;   /* NULL: the registry's */
 } kry_apply_args;
 
 /** in_features and out_features, full ones too, are at most this, so products cannot overflow. */

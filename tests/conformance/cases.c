@@ -326,13 +326,25 @@ static kry_linear scale_to(const kry_linear *linear, int64_t weights) {
     return twin;
 }
 
+/* Add a twin with no more weights than that; where the kernel takes the layer, but not the twin,
+ * the layer itself, unless that would take minutes. */
+static void add_shape(struct making *making, const kry_linear *linear, int64_t weights,
+                      const char *family) {
+    enum { WEIGHTS_WHOLE = 1 << 24 };
+    kry_linear twin = scale_to(linear, weights);
+    twin = settle(making, &twin);
+    if (!takes(making, &twin) && takes(making, linear) &&
+        linear->in_features <= WEIGHTS_WHOLE / linear->out_features)
+        twin = *linear;
+    append(making->items, &twin, family);
+}
+
 static void add_shapes(struct making *making) {
     enum { WEIGHTS_QUICK = 1 << 16, WEIGHTS = 1 << 21 };
     const struct conformance_plan *plan = making->plan;
     int64_t most = plan->quick ? WEIGHTS_QUICK : WEIGHTS;
     for (size_t i = 0; i < plan->shape_count; i++) {
-        kry_linear linear = scale_to(&plan->shapes[i].linear, most);
-        add(making, &linear, plan->shapes[i].name);
+        add_shape(making, &plan->shapes[i].linear, most, plan->shapes[i].name);
     }
     for (size_t i = 0; plan->shapes == NULL && i < COUNT(built_in); i++) {
         kry_linear linear = describe(built_in[i].k, built_in[i].n, built_in[i].group_size,
@@ -342,8 +354,7 @@ static void add_shapes(struct making *making) {
         linear.act_order = built_in[i].act_order;
         linear.activation_quantization = built_in[i].activation;
         linear = complete(&linear);
-        linear = scale_to(&linear, most);
-        add(making, &linear, built_in[i].name);
+        add_shape(making, &linear, most, built_in[i].name);
     }
 }
 

@@ -6,6 +6,8 @@
 
 #include <dlfcn.h>
 #include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- can_implement is pure --------------------------------------------------------------- */
@@ -53,6 +55,22 @@ static void ask_twice(struct suite *suite, const kry_device *device, const kry_l
              kry_refusal_code_string(second.refusal.code), kind);
 }
 
+/* The device, its twin that is not here, and one that is not here and of which little is known. */
+enum { DEVICE_HERE, DEVICE_TWIN, DEVICE_UNKNOWN, DEVICES };
+
+static void make_devices(const struct suite *suite, kry_device devices[DEVICES]) {
+    for (int i = 0; i < DEVICES; i++)
+        devices[i] = *suite->plan->device;
+    for (int i = DEVICE_TWIN; i < DEVICES; i++) {
+        devices[i].flags |= KRY_DEVICE_HYPOTHETICAL;
+        devices[i].ordinal = -1;
+    }
+    kry_device *unknown = &devices[DEVICE_UNKNOWN];
+    unknown->cpu_features = 0;
+    unknown->multiprocessors = unknown->shared_memory_bytes = 0;
+    unknown->l2_bytes = unknown->memory_bytes = 0;
+}
+
 void check_pure(struct suite *suite, const struct item *item) {
     static bool hooked;
     if (!hooked)
@@ -66,20 +84,12 @@ void check_pure(struct suite *suite, const struct item *item) {
     }
     memcpy(linear.data, &item->linear, linear.bytes);
     memory_seal(&linear, true);
-    kry_device devices[3];
-    for (int i = 0; i < 3; i++)
-        devices[i] = *suite->plan->device;
-    for (int i = 1; i < 3; i++) { /* one that is not here, and one of which little is known */
-        devices[i].flags |= KRY_DEVICE_HYPOTHETICAL;
-        devices[i].ordinal = -1;
-    }
-    devices[2].cpu_features = 0;
-    devices[2].multiprocessors = devices[2].shared_memory_bytes = 0;
-    devices[2].l2_bytes = devices[2].memory_bytes = 0;
-    static const char *const kinds[] = {"on the device", "on its hypothetical twin",
-                                        "on a hypothetical device without properties"};
+    kry_device devices[DEVICES];
+    make_devices(suite, devices);
+    static const char *const kinds[DEVICES] = {"on the device", "on its hypothetical twin",
+                                               "on a hypothetical device without properties"};
     step(suite, "can_implement", 0);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < DEVICES; i++) {
         memory_seal(&device, false);
         memcpy(device.data, &devices[i], device.bytes);
         memory_seal(&device, true);
@@ -94,6 +104,80 @@ void check_pure(struct suite *suite, const struct item *item) {
     }
     memory_release(&device);
     memory_release(&linear);
+}
+
+/* ---- several threads ask ----------------------------------------------------------------- */
+
+enum { ASKERS = 4, ASKS = 60, DESCRIPTIONS = 4, QUESTIONS = DEVICES * DESCRIPTIONS };
+
+/* A question and what is answered to it where nobody else asks. */
+struct question {
+    kry_device device;
+    kry_linear linear;
+    struct answer answer;
+};
+
+struct asker {
+    const struct suite *suite;
+    const struct question *questions;
+    size_t first; /* each begins with another question */
+    pthread_barrier_t *start;
+    pthread_t thread;
+    bool differs;
+};
+
+static void *ask_again(void *argument) {
+    struct asker *asker = argument;
+    pthread_barrier_wait(asker->start);
+    for (size_t i = 0; i < (size_t)ASKS * QUESTIONS && !asker->differs; i++) {
+        const struct question *question = &asker->questions[(asker->first + i) % QUESTIONS];
+        struct answer answer = ask(asker->suite, &question->device, &question->linear);
+        asker->differs = !same_answer(&answer, &question->answer);
+    }
+    return NULL;
+}
+
+/* The description, and beside it one of another size, of another weight type, of another type of x.
+ */
+static void make_questions(const struct suite *suite, const kry_linear *linear,
+                           struct question questions[QUESTIONS]) {
+    kry_linear others[DESCRIPTIONS] = {*linear, *linear, *linear, *linear};
+    kry_device devices[DEVICES];
+    make_devices(suite, devices);
+    others[1].in_features = others[1].full_in_features = linear->full_in_features + 1;
+    others[1].k_offset = 0;
+    others[2].weight_type = linear->weight_type % KRY_WEIGHT_U8 + 1;
+    others[3].x_type = linear->x_type % KRY_TYPE_F32 + 1;
+    for (int i = 0; i < QUESTIONS; i++) {
+        questions[i].device = devices[i % DEVICES];
+        questions[i].linear = others[i / DEVICES];
+        questions[i].answer = ask(suite, &questions[i].device, &questions[i].linear);
+    }
+}
+
+/* Answers do not depend on who else asks, for devices that are not here either. */
+void check_asking(struct suite *suite, const struct item *item) {
+    struct question questions[QUESTIONS];
+    struct asker askers[ASKERS];
+    pthread_barrier_t start;
+    step(suite, "can_implement", 0);
+    make_questions(suite, &item->linear, questions);
+    if (pthread_barrier_init(&start, NULL, ASKERS) != 0) {
+        block(suite);
+        return;
+    }
+    step(suite, "can_implement, on several threads,", 0);
+    for (size_t i = 0; i < ASKERS; i++) {
+        askers[i] = (struct asker){suite, questions, i * QUESTIONS / ASKERS, &start, 0, false};
+        if (pthread_create(&askers[i].thread, NULL, ask_again, &askers[i]) != 0)
+            abort(); /* the others wait for ever */
+    }
+    for (size_t i = 0; i < ASKERS; i++) {
+        pthread_join(askers[i].thread, NULL);
+        if (askers[i].differs)
+            fail(suite, NULL, "can_implement answered otherwise while other threads asked, too");
+    }
+    pthread_barrier_destroy(&start);
 }
 
 /* ---- refusals are complete --------------------------------------------------------------- */
@@ -165,21 +249,16 @@ static const char *wrong_with(const kry_refusal *refusal, const kry_linear *line
     return needed == found ? "needed is what was found" : NULL;
 }
 
-void check_refusals(struct suite *suite, const struct item *item) {
-    step(suite, "can_implement", 0);
-    struct answer answer = ask(suite, suite->plan->device, &item->linear);
-    const kry_refusal *refusal = &answer.refusal;
-    if (answer.value >= 0) {
-        pass_over(suite);
-        return;
-    }
+static void judge_refusal(struct suite *suite, const struct item *item, const kry_device *device,
+                          const struct answer *answer) {
+    const kry_refusal *refusal = &answer->refusal;
     const char *word = kry_refusal_code_string(refusal->code);
     bool worded = refusal->sentence != NULL && refusal->sentence[0] != '\0';
-    const char *wrong = wrong_with(refusal, &item->linear, suite->plan->device);
+    const char *wrong = wrong_with(refusal, &item->linear, device);
     Dl_info image;
-    if (answer.value != KRY_REFUSED)
+    if (answer->value != KRY_REFUSED)
         fail(suite, NULL, "can_implement answered %" PRId64 ", which is neither yes nor no",
-             answer.value);
+             answer->value);
     else if (refusal->code == KRY_REFUSAL_NONE || refusal->code > KRY_REFUSAL_OTHER)
         fail(suite, NULL, "a refusal with the code %" PRIu32 ", which is none", refusal->code);
     else if (refusal->code == KRY_REFUSAL_OTHER && !worded)
@@ -189,6 +268,22 @@ void check_refusals(struct suite *suite, const struct item *item) {
              refusal->found, refusal->needed, wrong);
     else if (worded && dladdr(refusal->sentence, &image) == 0)
         fail(suite, NULL, "a refusal by %s whose sentence has no static storage", word);
+}
+
+/* On the device and on its twin that is not here. */
+void check_refusals(struct suite *suite, const struct item *item) {
+    kry_device devices[DEVICES];
+    bool refused = false;
+    make_devices(suite, devices);
+    step(suite, "can_implement", 0);
+    for (int i = DEVICE_HERE; i <= DEVICE_TWIN; i++) {
+        struct answer answer = ask(suite, &devices[i], &item->linear);
+        if (answer.value < 0)
+            judge_refusal(suite, item, &devices[i], &answer);
+        refused = refused || answer.value < 0;
+    }
+    if (!refused)
+        pass_over(suite);
 }
 
 /* ---- sizes and workspace ----------------------------------------------------------------- */

@@ -126,7 +126,7 @@ static void print_finding(struct findings *findings, const kry_kernel_info *kern
     else
         snprintf(cases, sizeof cases, "%" PRId64, finding->cases);
     print_outcome(finding->outcome);
-    printf("  %s  %-11s  %10s cases  %5.1f s  %s", failed ? finding->duty : check->duty,
+    printf("  %s  %-12s  %10s cases  %5.1f s  %s", failed ? finding->duty : check->duty,
            check->name, cases, finding->seconds, check->title);
     if (finding->worst > 0)
         printf("; error at most %.2g %s what is allowed", finding->worst,
@@ -201,6 +201,13 @@ static void count(struct tally *tally, const struct conformance_finding *finding
     tally->seconds += finding->seconds;
 }
 
+enum { SUITE_NAME_BYTES = 256 };
+
+static const char *suite_name(const kry_kernel_info *kernel, char out[SUITE_NAME_BYTES]) {
+    snprintf(out, SUITE_NAME_BYTES, "%s/%s", kernel->plugin, kernel->kernel);
+    return out;
+}
+
 void findings_add(struct findings *findings, const kry_kernel_info *kernel,
                   const struct conformance_check *check,
                   const struct conformance_finding *finding) {
@@ -212,9 +219,16 @@ void findings_add(struct findings *findings, const kry_kernel_info *kernel,
     else
         print_finding(findings, kernel, check, finding);
     fflush(stdout);
+    char suite[SUITE_NAME_BYTES], *command = NULL;
+    if (finding->outcome == CONFORMANCE_FAILED)
+        command = format_command(findings, kernel, check, finding);
+    junit_add(findings->junit, suite_name(kernel, suite), check, finding, command);
+    free(command);
 }
 
 void findings_kernel_end(struct findings *findings, const kry_kernel_info *kernel) {
+    char suite[SUITE_NAME_BYTES];
+    junit_suite_end(findings->junit, suite_name(kernel, suite));
     if (findings->kernels == NULL) {
         print_kernel_end(findings);
         return;

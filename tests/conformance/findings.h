@@ -6,6 +6,7 @@
 
 #include "command.h"
 #include "conformance.h"
+#include "junit.h"
 
 #include <jansson.h>
 
@@ -15,8 +16,9 @@ struct findings {
     const char *path;                    /* of the plugin, as given */
     int64_t most_cases;                  /* of a check; 0: all */
     bool quick;
-    json_t *kernels; /* NULL: for people; else a list, the caller's to take */
-    json_t *checks;  /* of the kernel at hand */
+    struct junit *junit; /* borrowed */
+    json_t *kernels;     /* NULL: for people; else a list, the caller's to take */
+    json_t *checks;      /* of the kernel at hand */
     /* Checks that were skipped in a row, for the same reason: told at once. */
     struct conformance_finding skipping;
     char skipped_names[256];

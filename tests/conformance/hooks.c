@@ -10,6 +10,8 @@
 #include <link.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -31,29 +33,58 @@ static void see_kind(enum hooks_kind kind, const char *name) {
 
 static void see(const char *name) { see_kind(HOOKS_ALLOCATION, name); }
 
-static void *seen_malloc(size_t bytes) {
-    see("malloc");
-    return malloc(bytes);
+/* What the plugin holds, of what it allocated while it is counted. */
+static atomic_bool counting;
+static atomic_llong held;
+
+static void *count(void *memory) {
+    if (memory != NULL && atomic_load_explicit(&counting, memory_order_relaxed))
+        atomic_fetch_add(&held, 1);
+    return memory;
 }
 
-static void *seen_calloc(size_t count, size_t bytes) {
+static void uncount(const void *memory) {
+    if (memory != NULL && atomic_load_explicit(&counting, memory_order_relaxed))
+        atomic_fetch_sub(&held, 1);
+}
+
+static void *seen_malloc(size_t bytes) {
+    see("malloc");
+    return count(malloc(bytes));
+}
+
+static void *seen_calloc(size_t count_of, size_t bytes) {
     see("calloc");
-    return calloc(count, bytes);
+    return count(calloc(count_of, bytes));
 }
 
 static void *seen_realloc(void *memory, size_t bytes) {
     see("realloc");
-    return realloc(memory, bytes);
+    void *grown = realloc(memory, bytes);
+    return memory == NULL ? count(grown) : grown;
 }
 
 static void *seen_aligned_alloc(size_t alignment, size_t bytes) {
     see("aligned_alloc");
-    return aligned_alloc(alignment, bytes);
+    return count(aligned_alloc(alignment, bytes));
 }
 
 static int seen_posix_memalign(void **out, size_t alignment, size_t bytes) {
     see("posix_memalign");
-    return posix_memalign(out, alignment, bytes);
+    int error = posix_memalign(out, alignment, bytes);
+    if (error == 0)
+        count(*out);
+    return error;
+}
+
+static void seen_free(void *memory) {
+    uncount(memory);
+    free(memory);
+}
+
+static void seen_sized_delete(void *memory, size_t bytes) {
+    (void)bytes;
+    seen_free(memory);
 }
 
 static void *seen_mmap(void *address, size_t bytes, int protection, int flags, int file,
@@ -74,7 +105,7 @@ static void *seen_new(size_t bytes) {
     void *memory = malloc(bytes > 0 ? bytes : 1);
     if (memory == NULL)
         abort();
-    return memory;
+    return count(memory);
 }
 
 /* ---- what waits ---------------------------------------------------------------------------- */
@@ -105,6 +136,33 @@ static int seen_poll(struct pollfd *files, nfds_t count, int milliseconds) {
     return poll(files, count, milliseconds);
 }
 
+static int seen_ppoll(struct pollfd *files, nfds_t count_of, const struct timespec *time,
+                      const sigset_t *mask) {
+    see_kind(HOOKS_WAIT, "ppoll");
+    return ppoll(files, count_of, time, mask);
+}
+
+static int seen_sem_wait(sem_t *semaphore) {
+    see_kind(HOOKS_WAIT, "sem_wait");
+    return sem_wait(semaphore);
+}
+
+static int seen_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex) {
+    see_kind(HOOKS_WAIT, "pthread_cond_wait");
+    return pthread_cond_wait(condition, mutex);
+}
+
+static int seen_pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex,
+                                       const struct timespec *time) {
+    see_kind(HOOKS_WAIT, "pthread_cond_timedwait");
+    return pthread_cond_timedwait(condition, mutex, time);
+}
+
+static int seen_pthread_barrier_wait(pthread_barrier_t *barrier) {
+    see_kind(HOOKS_WAIT, "pthread_barrier_wait");
+    return pthread_barrier_wait(barrier);
+}
+
 static int seen_pthread_join(pthread_t thread, void **result) {
     see_kind(HOOKS_WAIT, "pthread_join");
     return pthread_join(thread, result);
@@ -122,6 +180,11 @@ static const struct {
              HOOK("realloc", seen_realloc),
              HOOK("aligned_alloc", seen_aligned_alloc),
              HOOK("posix_memalign", seen_posix_memalign),
+             HOOK("free", seen_free),
+             HOOK("_ZdlPv", seen_free),
+             HOOK("_ZdaPv", seen_free),
+             HOOK("_ZdlPvm", seen_sized_delete),
+             HOOK("_ZdaPvm", seen_sized_delete),
              HOOK("mmap", seen_mmap),
              HOOK("pthread_create", seen_pthread_create),
              HOOK("_Znwm", seen_new),
@@ -131,6 +194,11 @@ static const struct {
              HOOK("nanosleep", seen_nanosleep),
              HOOK("clock_nanosleep", seen_clock_nanosleep),
              HOOK("poll", seen_poll),
+             HOOK("ppoll", seen_ppoll),
+             HOOK("sem_wait", seen_sem_wait),
+             HOOK("pthread_cond_wait", seen_pthread_cond_wait),
+             HOOK("pthread_cond_timedwait", seen_pthread_cond_timedwait),
+             HOOK("pthread_barrier_wait", seen_pthread_barrier_wait),
              HOOK("pthread_join", seen_pthread_join)};
 
 #if defined(__x86_64__)
@@ -253,6 +321,16 @@ void hooks_begin(enum hooks_kind kind) {
 const char *hooks_end(void) {
     wanted = 0;
     return atomic_load(&seen);
+}
+
+void hooks_count_begin(void) {
+    atomic_store(&held, 0);
+    atomic_store(&counting, true);
+}
+
+int64_t hooks_count_end(void) {
+    atomic_store(&counting, false);
+    return atomic_load(&held);
 }
 
 void hooks_enter(void) { atomic_store(&watched, wanted); }

@@ -6,6 +6,7 @@
 #define KERNELRY_CONFORMANCE_HOOKS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /** What is watched for. */
 enum hooks_kind { HOOKS_ALLOCATION = 1, HOOKS_WAIT = 2 };
@@ -22,6 +23,10 @@ void hooks_begin(enum hooks_kind kind);
 
 /** End; returns the name of a function that was called since, or NULL. */
 const char *hooks_end(void);
+
+/** Count, from now on, what the plugin allocates by malloc and the like, less what it frees. */
+void hooks_count_begin(void);
+int64_t hooks_count_end(void);
 
 /** A kernel's function runs, or has ended. What the suite does before and after it, with the help
  *  of the same plugin's platform, is not watched. */

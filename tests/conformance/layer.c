@@ -355,8 +355,7 @@ kry_apply_args apply_args(const struct operands *operands, const kry_host *host)
                             .host = host};
 }
 
-/* Send what apply takes. The prepared weights have been sent when they were bound. */
-static bool send_operands(const struct operands *operands, kry_apply_args *args) {
+bool operands_send(const struct operands *operands, kry_apply_args *args) {
     args->x = mirror_send(&operands->x);
     args->y = mirror_send(&operands->y);
     args->scratch = mirror_send(&operands->scratch);
@@ -367,6 +366,14 @@ static bool send_operands(const struct operands *operands, kry_apply_args *args)
         good = args->bias != NULL;
     }
     return good;
+}
+
+bool operands_fetch(const struct layer *layer, const struct operands *operands,
+                    const kry_apply_args *args) {
+    return mirror_fetch(&operands->y) && mirror_fetch(&operands->scratch) &&
+           mirror_fetch(&operands->zeroed) && mirror_compare(&operands->x) &&
+           mirror_compare(&layer->prepared) &&
+           (args->bias == NULL || mirror_compare(&operands->bias));
 }
 
 static kry_status call_watched(const struct suite *suite, const kry_binding *binding,
@@ -382,16 +389,12 @@ kry_status call_apply(const struct layer *layer, const struct operands *operands
     const struct suite *suite = layer->suite;
     if (!suite->on_device)
         return call_watched(suite, binding, args);
-    if (!send_operands(operands, args))
+    if (!operands_send(operands, args))
         return KRY_E_MEMORY;
     kry_status status = call_watched(suite, binding, args);
     if (status == KRY_OK)
         status = device_memory_wait(&suite->memory, NULL);
-    bool fetched = mirror_fetch(&operands->y) && mirror_fetch(&operands->scratch) &&
-                   mirror_fetch(&operands->zeroed) && mirror_compare(&operands->x) &&
-                   mirror_compare(&layer->prepared) &&
-                   (args->bias == NULL || mirror_compare(&operands->bias));
-    return after_call(status, fetched);
+    return after_call(status, operands_fetch(layer, operands, args));
 }
 
 kry_status apply_alone(const struct layer *layer, const struct operands *operands,

@@ -117,6 +117,13 @@ bool operands_get(const struct layer *layer, int64_t m, const struct operand_sty
                   uint64_t stream, struct operands *out);
 void operands_release(struct operands *operands);
 
+/** On a device with memory of its own: send what apply takes (the prepared weights were sent when
+ *  they were bound), and fetch what it has left; false: there is no memory, or the device failed.
+ */
+bool operands_send(const struct operands *operands, kry_apply_args *args);
+bool operands_fetch(const struct layer *layer, const struct operands *operands,
+                    const kry_apply_args *args);
+
 /** Apply; y and what zeroed held are set anew. host NULL: the layer's. False: blocked. */
 bool apply(const struct layer *layer, struct operands *operands, const kry_host *host);
 

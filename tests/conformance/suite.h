@@ -75,6 +75,7 @@ void pass_over(struct suite *suite);
 /* ---- the checks, a file a group ---------------------------------------------------------- */
 
 void check_pure(struct suite *suite, const struct item *item);
+void check_asking(struct suite *suite, const struct item *item);
 void check_refusals(struct suite *suite, const struct item *item);
 void check_sizes(struct suite *suite, const struct item *item);
 void check_workspace(struct suite *suite, const struct item *item);
@@ -90,6 +91,8 @@ void check_bounds(struct suite *suite, const struct item *item);
 void check_zeroed(struct suite *suite, const struct item *item);
 void check_allocations(struct suite *suite, const struct item *item);
 void check_waits(struct suite *suite, const struct item *item);
+void check_captured(struct suite *suite, const struct item *item);
+void check_surroundings(struct suite *suite, const struct item *item);
 void check_offline(struct suite *suite, const struct item *item);
 void check_ranges(struct suite *suite, const struct item *item);
 void check_reload(struct suite *suite, const struct item *item);

@@ -32,6 +32,7 @@ enum fault {
     GIVES_NO_REASON,
     GIVES_WRONG_NUMBERS,
     ANSWERS_MINUS_TWO,
+    SHARES_A_BUFFER_WHEN_ASKED,
     /* sizes, workspace */
     TELLS_OTHER_SIZES,
     TELLS_NO_MULTIPLE,
@@ -62,6 +63,8 @@ enum fault {
     ALLOCATES,
     ASKS_THE_HOST_FOR_MEMORY,
     SLEEPS,
+    FLUSHES_DENORMALS,
+    BLOCKS_A_SIGNAL,
     READS_BEYOND_K,
     WRITES_BEYOND_N,
     WRITES_BEHIND_Y,
@@ -96,6 +99,7 @@ enum fault {
     KEEPS_THE_HOST,
     KEEPS_THE_DESCRIPTION,
     KEEPS_MEMORY,
+    LEAKS,
     KEEPS_THE_DEVICE_STATE,
     /* the end of the process */
     CRASHES,
@@ -133,6 +137,12 @@ static int64_t can_implement(const kry_device *device, const kry_linear *linear,
     }
     if (HAS(NEEDS_A_KNOWN_DEVICE) && device->multiprocessors == 0)
         abort();
+    static kry_linear shared;
+    if (HAS(SHARES_A_BUFFER_WHEN_ASKED)) {
+        shared = *linear;
+        sched_yield();
+        linear = &shared;
+    }
     if (linear->x_type != KRY_TYPE_F32)
         return refuse(refusal, KRY_REFUSAL_X_TYPE, linear->x_type, f32);
     if (linear->y_type != KRY_TYPE_F32)
@@ -268,6 +278,10 @@ static kry_status prepare_weights(const kry_prepare_call *call) {
         return KRY_E_DEVICE;
     if (HAS(NEEDS_A_DEVICE_TO_PREPARE) && call->device_state == NULL)
         return KRY_E_DEVICE;
+    if (HAS(LEAKS)) {
+        void *volatile memory = malloc(8);
+        (void)memory;
+    }
     if (HAS(KEEPS_MEMORY) && call->host->allocate != NULL)
         call->host->allocate(call->host->context, 8, 8);
     memset(scratch, 0x11, PREPARE_SCRATCH + (HAS(WRITES_BEHIND_PREPARE_SCRATCH) ? 1 : 0));
@@ -372,6 +386,17 @@ static void multiply(void *argument, int64_t n) {
     }
 }
 
+/* As fast kernels like it, for the rest of the thread's life. */
+static void flush_denormals(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | 0x8040);
+#elif defined(__aarch64__)
+    uint64_t control;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(control));
+    __asm__ volatile("msr fpcr, %0" : : "r"(control | 1 << 24));
+#endif
+}
+
 /* What an apply does beside its numbers, with one fault each. */
 static void misbehave(const struct product *p) {
     const kry_apply_args *args = p->args;
@@ -388,6 +413,14 @@ static void misbehave(const struct product *p) {
     if (HAS(SLEEPS)) {
         const struct timespec nanosecond = {.tv_nsec = 1};
         nanosleep(&nanosecond, NULL);
+    }
+    if (HAS(FLUSHES_DENORMALS))
+        flush_denormals();
+    if (HAS(BLOCKS_A_SIGNAL)) {
+        sigset_t set;
+        sigemptyset(&set);
+        sigaddset(&set, SIGUSR2);
+        pthread_sigmask(SIG_BLOCK, &set, NULL);
     }
     if (HAS(WRITES_TO_PREPARED))
         *(volatile unsigned char *)(uintptr_t)p->prepared =

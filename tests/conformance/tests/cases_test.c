@@ -30,6 +30,14 @@ static int64_t take_multiples(const kry_device *device, const kry_linear *linear
     return KRY_ACCEPTED;
 }
 
+static int64_t take_one(const kry_device *device, const kry_linear *linear, kry_refusal *refusal) {
+    (void)device;
+    if (linear->in_features != 2112 || linear->out_features != 2816)
+        return kry_refuse(refusal, KRY_REFUSAL_SIZE, linear->in_features, 2112, NULL);
+    return KRY_ACCEPTED;
+}
+
+static const kry_linear_kernel one = {.struct_size = sizeof one, .can_implement = take_one};
 static const kry_linear_kernel all = {.struct_size = sizeof all, .can_implement = take_all};
 static const kry_linear_kernel multiples = {.struct_size = sizeof multiples,
                                             .can_implement = take_multiples};
@@ -54,6 +62,20 @@ static void list_holds_valid_descriptions_alone(void **state) {
         assert_memory_equal(&completed, &items.items[i].linear, sizeof completed);
         assert_int_equal(items.items[i].number, i);
     }
+    items_free(&items);
+}
+
+static int64_t count_accepted(const kry_linear_kernel *functions, const struct items *items) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < items->count; i++)
+        count += accepts(functions, &device, &items->items[i].linear, NULL);
+    return count;
+}
+
+static void kernel_of_one_shape_is_tried_on_it(void **state) {
+    (void)state;
+    struct items items = make(&one, 0, true); /* its twins are smaller */
+    assert_true(count_accepted(&one, &items) >= 1);
     items_free(&items);
 }
 
@@ -134,6 +156,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(list_holds_valid_descriptions_alone),
         cmocka_unit_test(list_depends_on_the_seed_and_nothing_else),
+        cmocka_unit_test(kernel_of_one_shape_is_tried_on_it),
         cmocka_unit_test(list_holds_every_mix_of_types_and_every_kind_of_group),
         cmocka_unit_test(list_holds_the_smallest_that_a_picky_kernel_takes),
     };

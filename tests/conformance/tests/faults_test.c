@@ -49,6 +49,11 @@ static void assert_breaks(const char *mock, const char *duty) {
     assert_int_equal(code, 1);
 }
 
+/* Of all platforms, CUDA's graphs alone are known. */
+static const char *outcome_without_fault(json_t *check) {
+    return strcmp(text_at(check, "check"), "captured") == 0 ? "skipped" : "ok";
+}
+
 static void kernel_without_a_fault_passes_every_check(void **state) {
     (void)state;
     struct finished run = verify("none");
@@ -56,7 +61,7 @@ static void kernel_without_a_fault_passes_every_check(void **state) {
     size_t index;
     json_t *check;
     json_array_foreach(checks_of(&run), index, check) {
-        assert_string_equal(text_at(check, "outcome"), "ok");
+        assert_string_equal(text_at(check, "outcome"), outcome_without_fault(check));
     }
     finished_free(&run);
 }
@@ -77,9 +82,9 @@ static void remote_kernel_without_a_fault_passes_every_check(void **state) {
     size_t index;
     json_t *check;
     json_array_foreach(checks_of(&run), index, check) {
-        if (strcmp(text_at(check, "outcome"), "ok") != 0)
+        if (strcmp(text_at(check, "outcome"), outcome_without_fault(check)) != 0)
             print_error("%s: %s\n", text_at(check, "check"), text_at(check, "message"));
-        assert_string_equal(text_at(check, "outcome"), "ok");
+        assert_string_equal(text_at(check, "outcome"), outcome_without_fault(check));
     }
     finished_free(&run);
 }
@@ -106,6 +111,7 @@ BREAKS(asking_that_needs_the_device_is_not_pure, "needs_a_known_device", "KRY-P0
 BREAKS(refusal_without_reason_is_not_complete, "gives_no_reason", "KRY-P02")
 BREAKS(refusal_with_wrong_numbers_is_not_complete, "gives_wrong_numbers", "KRY-P02")
 BREAKS(answer_that_is_none_is_not_complete, "answers_minus_two", "KRY-P02")
+BREAKS(answer_that_other_threads_change_is_not_pure, "shares_a_buffer_when_asked", "KRY-P01")
 BREAKS(sizes_that_differ_are_named, "tells_other_sizes", "KRY-P04")
 BREAKS(sizes_that_cannot_be_are_named, "tells_no_multiple", "KRY-P04")
 BREAKS(workspace_that_shrinks_is_named, "shrinks_its_workspace", "KRY-P05")
@@ -131,6 +137,8 @@ BREAKS(read_behind_the_order_is_named, "reads_behind_order", "KRY-P17")
 BREAKS(apply_that_allocates_is_named, "allocates", "KRY-P08")
 BREAKS(apply_that_asks_the_host_for_memory_is_named, "asks_the_host_for_memory", "KRY-P08")
 BREAKS(apply_that_sleeps_is_named, "sleeps", "KRY-P09")
+BREAKS(apply_that_leaves_denormals_flushed_is_named, "flushes_denormals", "KRY-P25")
+BREAKS(apply_that_leaves_a_signal_blocked_is_named, "blocks_a_signal", "KRY-P25")
 BREAKS(read_beyond_in_features_is_named, "reads_beyond_k", "KRY-P10")
 BREAKS(write_beyond_out_features_is_named, "writes_beyond_n", "KRY-P10")
 BREAKS(write_behind_y_is_named, "writes_behind_y", "KRY-P10")
@@ -161,6 +169,7 @@ BREAKS(buffer_that_prepares_share_is_named, "shares_a_buffer_in_prepare", "KRY-P
 BREAKS(host_that_is_kept_is_named, "keeps_the_host", "KRY-P22")
 BREAKS(description_that_is_kept_is_named, "keeps_the_description", "KRY-P22")
 BREAKS(memory_of_the_host_that_is_kept_is_named, "keeps_memory", "KRY-P23")
+BREAKS(memory_that_is_never_freed_is_named, "leaks", "KRY-P23")
 BREAKS(device_state_that_is_kept_is_named, "keeps_the_device_state", "KRY-P23")
 
 int main(void) {
@@ -187,6 +196,7 @@ int main(void) {
         cmocka_unit_test(refusal_without_reason_is_not_complete),
         cmocka_unit_test(refusal_with_wrong_numbers_is_not_complete),
         cmocka_unit_test(answer_that_is_none_is_not_complete),
+        cmocka_unit_test(answer_that_other_threads_change_is_not_pure),
         cmocka_unit_test(sizes_that_differ_are_named),
         cmocka_unit_test(sizes_that_cannot_be_are_named),
         cmocka_unit_test(workspace_that_shrinks_is_named),
@@ -212,6 +222,8 @@ int main(void) {
         cmocka_unit_test(apply_that_allocates_is_named),
         cmocka_unit_test(apply_that_asks_the_host_for_memory_is_named),
         cmocka_unit_test(apply_that_sleeps_is_named),
+        cmocka_unit_test(apply_that_leaves_denormals_flushed_is_named),
+        cmocka_unit_test(apply_that_leaves_a_signal_blocked_is_named),
         cmocka_unit_test(read_beyond_in_features_is_named),
         cmocka_unit_test(write_beyond_out_features_is_named),
         cmocka_unit_test(write_behind_y_is_named),
@@ -242,6 +254,7 @@ int main(void) {
         cmocka_unit_test(host_that_is_kept_is_named),
         cmocka_unit_test(description_that_is_kept_is_named),
         cmocka_unit_test(memory_of_the_host_that_is_kept_is_named),
+        cmocka_unit_test(memory_that_is_never_freed_is_named),
         cmocka_unit_test(device_state_that_is_kept_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

@@ -168,7 +168,7 @@ static void hypothetical_device_is_asked_about_and_nothing_more(void **state) {
     assert_says(run.out, "ok       KRY-P01  pure");
     assert_says(run.out, "ok       KRY-P06  offline");
     assert_says(run.out, "skipped  runs, numbers, one-hot,");
-    assert_says(run.out, "waits: needs the device, which is hypothetical");
+    assert_says(run.out, "surroundings: needs the device, which is hypothetical");
     finished_free(&run);
 }
 

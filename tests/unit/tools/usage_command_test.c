@@ -12,8 +12,9 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *const commands[] = {"check",    "explain", "run",     "prepare", "bench",
-                                       "quantize", "plugins", "devices", "version"};
+static const char *const commands[] = {"check",   "explain",  "run",    "prepare",
+                                       "bench",   "quantize", "verify", "new-plugin",
+                                       "plugins", "devices",  "version"};
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 
 static void help_lists_every_command(void **state) {
