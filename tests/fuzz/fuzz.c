@@ -1,5 +1,6 @@
 #include "fuzz.h"
 
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -28,6 +29,27 @@ void fuzz_file_write(fuzz_file *file, const void *bytes, size_t size) {
     }
     FUZZ_CHECK(ftruncate(file->descriptor, 0) == 0);
     FUZZ_CHECK(pwrite(file->descriptor, bytes, size, 0) == (ssize_t)size);
+}
+
+static char folder[64];
+
+static int remove_entry(const char *path, const struct stat *entry, int type, struct FTW *at) {
+    (void)entry;
+    (void)type;
+    (void)at;
+    return remove(path);
+}
+
+static void remove_folder(void) { nftw(folder, remove_entry, 4, FTW_DEPTH | FTW_PHYS); }
+
+const char *fuzz_folder(void) {
+    if (folder[0] != '\0')
+        return folder;
+    const char *root = getenv("TMPDIR");
+    snprintf(folder, sizeof folder, "%.32s/kernelry-fuzz.XXXXXX", root != NULL ? root : "/tmp");
+    FUZZ_CHECK(mkdtemp(folder) != NULL);
+    atexit(remove_folder);
+    return folder;
 }
 
 void fuzz_touch(const void *bytes, size_t size) {

@@ -31,6 +31,9 @@ typedef struct fuzz_file {
 /** Make the file hold these bytes and no others. */
 void fuzz_file_write(fuzz_file *file, const void *bytes, size_t size);
 
+/** A folder of this process's own, gone when it ends. */
+const char *fuzz_folder(void);
+
 /** Read every byte, so that a sanitizer sees which of them are not there. */
 void fuzz_touch(const void *bytes, size_t size);
 

@@ -31,7 +31,6 @@ typedef struct part {
 enum { CONFIG, QUANTIZE_CONFIG, SAFETENSORS, FILES };
 static const char *const names[FILES] = {"config.json", "quantize_config.json",
                                          "model.safetensors"};
-static char folder[64];
 static fuzz_file files[FILES] = {{.descriptor = -1}, {.descriptor = -1}, {.descriptor = -1}};
 
 typedef struct path {
@@ -40,21 +39,8 @@ typedef struct path {
 
 static path path_of(int i) {
     path path;
-    snprintf(path.text, sizeof path.text, "%s/%s", folder, names[i]);
+    snprintf(path.text, sizeof path.text, "%s/%s", fuzz_folder(), names[i]);
     return path;
-}
-
-static void remove_folder(void) {
-    for (int i = 0; i < FILES; i++)
-        unlink(path_of(i).text);
-    rmdir(folder);
-}
-
-static void make_folder(void) {
-    const char *root = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%.32s/kernelry-fuzz.XXXXXX", root != NULL ? root : "/tmp");
-    FUZZ_CHECK(mkdtemp(folder) != NULL);
-    atexit(remove_folder);
 }
 
 /* The file is a link to one in memory alone; of no bytes, it is not there. */
@@ -193,7 +179,7 @@ static void open_folder(void) {
     options.context = &warnings;
     kry_checkpoint *checkpoint = NULL;
     fuzz_forget_error();
-    kry_status status = kry_checkpoint_open(folder, &options, &checkpoint);
+    kry_status status = kry_checkpoint_open(fuzz_folder(), &options, &checkpoint);
     FUZZ_CHECK((status == KRY_OK) == (checkpoint != NULL));
     if (status != KRY_OK) {
         fuzz_check_refusal(status, refusals);
@@ -213,8 +199,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         data += taken;
         size -= taken;
     }
-    if (folder[0] == '\0')
-        make_folder();
     json_object_seed(1); /* tables of one order in each run */
     put_file(CONFIG, parts[0].bytes, parts[0].size);
     put_file(QUANTIZE_CONFIG, parts[1].bytes, parts[1].size);
