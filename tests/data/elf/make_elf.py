@@ -95,6 +95,10 @@ def damaged(descriptor):
     words = struct.unpack_from("<6I", descriptor)
     later = struct.pack("<2I", words[0], words[1] + 1) + descriptor[8:]
     flags = descriptor[:12] + struct.pack("<I", 1) + descriptor[16:]
+
+    def filled(begin, size):
+        return Elf().add(PT_NOTE, note(descriptor[:begin] + b"a" * size + descriptor[begin + size :]))
+
     cut_table = Elf().add(PT_NOTE, ours)
     cut_table.sections = (64, 1000)
     no_table = Elf().add(PT_NOTE, ours)
@@ -108,6 +112,11 @@ def damaged(descriptor):
         "empty-note.so": Elf().add(PT_NOTE, note(b"")),
         "cut-note.so": Elf().add(PT_NOTE, ours, size=len(ours) - 1),
         "cut-head.so": Elf().add(PT_NOTE, ours, size=11),
+        "cut-owner.so": Elf().add(PT_NOTE, struct.pack("<III", 9, 0, 1)),
+        "unended-name.so": filled(24, 64),
+        "unended-version.so": filled(88, 32),
+        "unended-entry.so": filled(120, 96),
+        "unended-platform.so": filled(216, 32),
         "two-notes.so": Elf().add(PT_NOTE, gnu + ours + ours),
         "two-segments.so": Elf().add(PT_NOTE, ours).add(PT_NOTE, ours),
         "later-abi.so": Elf().add(PT_NOTE, note(later)),
