@@ -16,7 +16,7 @@ def header_of(file):
 
 
 def shrink(header):
-    """The header with each tensor a byte an element long, laid out anew; and the bytes of all."""
+    """The header with its tensors laid out anew, without the gaps of those left out; all bytes."""
     end = 0
     for name, tensor in header.items():
         if name != "__metadata__":
