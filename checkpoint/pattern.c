@@ -15,14 +15,17 @@ struct pattern {
     pcre2_match_context *context;
 };
 
-/* Steps of one match. Names of modules are short and patterns simple: what takes more is made
- * to take forever. */
-enum { MATCH_LIMIT = 100000 };
+/* Steps of one match, and the memory that it takes. Names of modules are short and patterns simple:
+ * what takes more is made to take forever, or everything: a step of a pattern with thousands of
+ * groups takes a hundred kilobytes. */
+enum { MATCH_LIMIT = 100000, HEAP_LIMIT_KIB = 4096, SHOWN_BYTES = 200 };
 
 static kry_status explain(int code, const char *text, const char *where, const char *what) {
     char reason[256];
     pcre2_get_error_message(code, (PCRE2_UCHAR *)reason, sizeof reason);
-    return kry_error_set(KRY_E_FORMAT, "%s: pattern '%s' %s: %s", where, text, what, reason);
+    bool is_long = strlen(text) > SHOWN_BYTES; /* the reason comes last and must fit */
+    return kry_error_set(KRY_E_FORMAT, "%s: pattern '%.*s%s' %s: %s", where, SHOWN_BYTES, text,
+                         is_long ? "..." : "", what, reason);
 }
 
 kry_status ckpt_pattern_create(const char *expression, const char *where, pattern **out) {
@@ -47,6 +50,7 @@ kry_status ckpt_pattern_create(const char *expression, const char *where, patter
     if (pattern->data == NULL || pattern->context == NULL)
         goto out;
     pcre2_set_match_limit(pattern->context, MATCH_LIMIT);
+    pcre2_set_heap_limit(pattern->context, HEAP_LIMIT_KIB);
     *out = pattern;
     return KRY_OK;
 out:

@@ -1,7 +1,8 @@
 /*
  * What a shared object says of itself: its ELF note, read with pread from an untrusted file
  * before any of its code can run. Every offset is checked against the file's size, and so is
- * every segment's end, so a truncated file is refused here and not by a SIGBUS in the loader.
+ * every segment's end, so a truncated file is refused here and not by a SIGBUS in the loader;
+ * addresses that the loader reads at are checked against what it maps.
  */
 #include "core.h"
 
@@ -90,6 +91,50 @@ static kry_status read_header(int file, uint64_t size, Elf64_Ehdr *header) {
     return KRY_OK;
 }
 
+/* What is read of a segment in memory, by the system's loader or below: its name, else NULL. */
+static const char *name_of_read(const Elf64_Phdr *segment) {
+    switch (segment->p_filesz > 0 ? segment->p_type : PT_NULL) {
+    case PT_DYNAMIC:
+        return "dynamic";
+    case PT_TLS:
+        return "TLS";
+    case PT_NOTE:
+        return "note";
+    case PT_GNU_PROPERTY:
+        return "property";
+    default:
+        return NULL;
+    }
+}
+
+/* Whether the bytes of a segment in the file are those that will be read at its address. */
+static bool is_mapped(const Elf64_Phdr *segments, size_t count, const Elf64_Phdr *segment) {
+    for (size_t i = 0; i < count; i++) {
+        const Elf64_Phdr *load = &segments[i];
+        uint64_t into = segment->p_vaddr - load->p_vaddr; /* huge where it lies before */
+        if (load->p_type == PT_LOAD && (load->p_flags & PF_R) != 0 &&
+            fits(into, segment->p_filesz, load->p_filesz) &&
+            segment->p_offset - load->p_offset == into)
+            return true;
+    }
+    return false;
+}
+
+/* The system's loader follows addresses unchecked: one that leads nowhere ends the process. */
+static kry_status check_addresses(const Elf64_Phdr *segments, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        const char *name = name_of_read(&segments[i]);
+        if (name != NULL && !is_mapped(segments, count, &segments[i]))
+            return kry_error_set(KRY_E_FORMAT,
+                                 "is damaged: %s segment %zu, %llu bytes at %llu of the file, is "
+                                 "not what is mapped at its address %#llx",
+                                 name, i, (unsigned long long)segments[i].p_filesz,
+                                 (unsigned long long)segments[i].p_offset,
+                                 (unsigned long long)segments[i].p_vaddr);
+    }
+    return KRY_OK;
+}
+
 static kry_status check_segments(const Elf64_Phdr *segments, size_t count, uint64_t size) {
     for (size_t i = 0; i < count; i++)
         if (segments[i].p_type != PT_NULL &&
@@ -100,7 +145,7 @@ static kry_status check_segments(const Elf64_Phdr *segments, size_t count, uint6
                                  i, (unsigned long long)segments[i].p_filesz,
                                  (unsigned long long)segments[i].p_offset,
                                  (unsigned long long)size);
-    return KRY_OK;
+    return check_addresses(segments, count);
 }
 
 bool core_name_is_valid(const char *name, size_t capacity) {
@@ -249,9 +294,9 @@ static int compare_loaded(struct dl_phdr_info *image, size_t size, void *argumen
         const Elf64_Phdr *segment = &image->dlpi_phdr[i];
         kry_note note;
         bool present = false;
-        if (segment->p_type == PT_NOTE &&
+        if (segment->p_type == PT_NOTE && is_mapped(image->dlpi_phdr, image->dlpi_phnum, segment) &&
             parse_notes((const unsigned char *)(image->dlpi_addr + segment->p_vaddr),
-                        segment->p_memsz, segment->p_align == 8 ? 8 : 4, &note,
+                        segment->p_filesz, segment->p_align == 8 ? 8 : 4, &note,
                         &present) == KRY_OK &&
             present)
             search->same = memcmp(&note, search->expected, sizeof note) == 0;

@@ -447,6 +447,17 @@ static void experts_in_one_tensor_are_listed_with_a_reason(void **state) {
     assert_non_null(strstr(layer_named("model.experts").reason, "experts"));
 }
 
+static void expression_that_takes_all_memory_is_refused(void **state) {
+    (void)state;
+    enum { GROUPS = 8000 }; /* of which every step of a match keeps two places */
+    static char groups[2 * GROUPS + 1];
+    for (int i = 0; i < GROUPS; i++)
+        memcpy(groups + 2 * i, "()", 2);
+    add(&four, "model.layers.0.self_attn.with_a_name_of_many_letters");
+    write_config("\"ignore\": [\"re:%s(?:[a-z]|[0-9._])*[!?]\"], \"config_groups\": {}", groups);
+    model_open_badly(&model, KRY_E_FORMAT, "config.json", "heap limit exceeded");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(no_config_is_a_checkpoint_without_layers, setup, teardown),
@@ -466,6 +477,8 @@ int main(void) {
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(expression_is_anchored_at_the_start_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(expression_that_takes_forever_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(expression_that_takes_all_memory_is_refused, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(module_that_nothing_names_is_listed_with_a_reason, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(input_activations_become_what_the_model_wants, setup,
