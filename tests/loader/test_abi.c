@@ -4,6 +4,7 @@
  */
 #include "fixture.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,22 +54,28 @@ static uint16_t *make_bf16(float *values, size_t count) {
 static void example_plugin_decides_prepares_and_applies(void **state) {
     (void)state;
     enum { M = 3 };
-    kry_registry *opened = open_mocks(NULL, "example", "dense.so", NULL);
+    char example[FIXTURE_PATH];
+    snprintf(example, sizeof example, "%s", mock_path("example"));
+    const char *paths[] = {example, mock_path("dense.so")}, *prefer = "my_plugin";
+    kry_registry_options options = closed_options(paths, 2);
+    options.prefer = &prefer; /* its own priority is below most others' */
+    options.prefer_count = 1;
+    kry_registry *opened = open_options(options, NULL);
     kry_plugin_info info;
-    assert_true(find_plugin(opened, "gemma_down", &info));
+    assert_true(find_plugin(opened, "my_plugin", &info));
     assert_int_equal(info.abi_minor, mocks_minor());
     kry_linear linear = describe(2112, 2816, 32, KRY_WEIGHT_U4B8, KRY_TYPE_BF16);
     kry_decision *decision = decide(opened, "cpu", &linear);
-    assert_string_equal(chosen(decision), "gemma_down");
+    assert_string_equal(chosen(decision), "my_plugin");
     kry_decision_destroy(&decision);
-    linear.in_features = 2112 - 32;
+    linear.weight_type = KRY_WEIGHT_U8;
     decision = decide(opened, "cpu", &linear);
-    const kry_refusal *refusal = candidate_of(decision, "gemma_down").refusal;
+    const kry_refusal *refusal = candidate_of(decision, "my_plugin").refusal;
     assert_non_null(refusal);
-    assert_int_equal(refusal->code, KRY_REFUSAL_SIZE);
+    assert_int_equal(refusal->code, KRY_REFUSAL_WEIGHT_TYPE);
     kry_decision_destroy(&decision);
 
-    linear.in_features = 2112;
+    linear.weight_type = KRY_WEIGHT_U4B8;
     applied_layer layer;
     make_layer(opened, "cpu", &linear, M, &layer);
     size_t y_count = (size_t)M * 2816;
