@@ -10,7 +10,7 @@
  *              bits are lost. To the bit the same as avx512_f32 otherwise.
  * Chosen       for activations that are not to be quantized.
  */
-#include "block.h"
+#include "batch.h"
 
 enum { X_OCTET_BYTES = OCTET * 4 };
 

@@ -9,7 +9,7 @@
  *              i32: a segment's sum is below 512 * 255 * 127 < 2^24, so its float is exact, too.
  * Chosen       where the model wants int8 activations or the caller allows them.
  */
-#include "block.h"
+#include "batch.h"
 
 enum { RUN_OCTETS = 4 /* whose products fit sums of i16 */ };
 

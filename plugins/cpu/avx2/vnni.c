@@ -7,7 +7,7 @@
  * Numerics     a segment's sum is exact, as in int8.c, whose y it gives to the bit.
  * Chosen       before avx2_int8.
  */
-#include "block.h"
+#include "batch.h"
 
 enum { UNPACKED_BYTES = 2 * WORD_BYTES /* an octet and tile */ };
 
