@@ -1,13 +1,11 @@
 /*
- * What the micro-kernels of all classes do alike: the way through segments and rows, reading
- * scales, zero points and bias, converting rows of x, storing rows of y.
+ * What the micro-kernels of all classes do alike: reading scales, zero points and bias, adding a
+ * segment to totals, converting rows of x, storing rows of y.
  *
  * A tile of sixteen output features is two registers of eight. Of sixteen registers at most
  * twelve are sums, so a micro-kernel computes one segment for 1 to 6 rows and, where rows are
  * few, several tiles: at least 8 sums where that can be, since a sum's next addition waits for
- * the one before. A chunk of more rows runs through a segment in steps of nearly equal size. The
- * first of them keeps what it unpacks, which the others read from L1: unpacking takes a sixth of
- * a multiplication's units on Zen 3. Totals lie in memory and are touched once a segment.
+ * the one before. More rows run through a segment in steps, see batch.h.
  */
 #ifndef KERNELRY_AVX2_BLOCK_H
 #define KERNELRY_AVX2_BLOCK_H
@@ -31,55 +29,79 @@ enum {
     LANES = 8,
     HALVES = TILE_N / LANES, /* registers of a tile */
     WORD_BYTES = TILE_N * 4, /* of a word for each output feature of a tile */
-    TILES_MAX = 4,
-    TILES_TOGETHER = 2, /* whose codes are kept at once */
+    TILES_MAX = 4,           /* of a micro-kernel, or whose codes are unpacked at once */
     STEP_ROWS = 6,
     SUMS_MAX = 12,
-    KEPT_OCTET_BYTES = OCTET * TILE_N * 4, /* at most, of a tile */
-    OCTETS_AHEAD = 8,                      /* are fetched ahead; farther is slower on Zen 4 */
-    GROUPS_AHEAD = 4,                      /* likewise of scales and zero points */
-    KEPT_OCTETS = SEGMENT_OCTETS           /* of a tile, or of several that share them */
+    BATCH_CHUNKS = 4, /* which share unpacked codes */
+    BATCH_ROWS = BATCH_CHUNKS * CHUNK_ROWS,
+    OCTETS_AHEAD = 8,                          /* are fetched ahead; farther is slower on Zen 4 */
+    GROUPS_AHEAD = 4,                          /* likewise of scales and zero points */
+    UNPACKED_OCTET_BYTES = OCTET * TILE_N * 4, /* at most, of a tile */
+    UNPACKED_OCTETS = SEGMENT_OCTETS,          /* of a tile, or of several */
+    SHARED_OCTETS = 32                         /* of several */
 };
 
-/* Work of a micro-kernel: a segment of ROWS rows and TILES tiles. */
+/* Tiles of a segment, which a micro-kernel multiplies with some rows. */
 struct step {
     const uint8_t *codes; /* of the first tile */
     int64_t octet_step;   /* from octet to octet */
     int32_t octets;
-    const void *x;       /* [octets][fields][ROWS], see the class */
-    const float *sums;   /* [ROWS]: of x over the segment */
-    const float *scales; /* [TILES][16] */
+    int32_t tiles;       /* where the micro-kernel does not know them */
+    const float *scales; /* [tiles][16] */
     const float *zeros;  /* likewise */
-    float *total;        /* [ROWS][TILES_MAX][16] */
-    uint8_t *kept;       /* the segment's codes as they are multiplied, see the class */
+    int64_t total_step;  /* from tile to tile */
+    int64_t unpacked_step;
+    uint8_t *unpacked; /* [tiles][octets]: codes as they are multiplied, see the class */
+};
+
+/* The rows; a micro-kernel moves on to their next segment. Another step's, or a copy, follow. */
+struct step_rows {
+    const void *x;      /* [octets][fields][ROWS], see the class */
+    const void *x_next; /* that of the next step, to be fetched ahead */
+    const float *sums;  /* [ROWS]: of x over the segment */
+    float *total;       /* [ROWS][16] of the first tile */
 };
 
 /* Where a micro-kernel takes codes from. */
-enum codes_from { UNPACKED, UNPACKED_AND_KEPT, KEPT };
+enum codes_from { PACKED, UNPACKED };
 
-typedef void step_function(const struct step *step);
+typedef void step_function(const struct step *step, struct step_rows *rows);
+typedef void unpack_function(const struct step *step);
 
-/* The micro-kernels of a class: for each row count, for one tile and for as many as fit; and
- * those that keep what they unpack, or take what was kept, for one tile. */
+/* The micro-kernels of a class: for each row count, for one tile and for as many as fit, from
+ * packed codes; what unpacks codes of any number of tiles, and those that multiply them. */
 struct step_functions {
     int32_t x_octet_bytes; /* packed x of a row and octet */
     int32_t rows_max;      /* of a step: 6, or 5 where a product needs registers, too */
     step_function *single[STEP_ROWS + 1];
     step_function *wide[STEP_ROWS + 1];
-    step_function *keep[STEP_ROWS + 1]; /* of 3 rows and more: fewer are one step */
-    step_function *kept[STEP_ROWS + 1];
+    int32_t unpacked_octet_bytes; /* of a tile */
+    unpack_function *unpack;
+    step_function *unpacked[STEP_ROWS + 1]; /* of 3 rows and more: fewer are one step */
     int32_t wide_tiles[STEP_ROWS + 1];
 };
 
 #define STEP_FUNCTION(NAME, ROWS, TILES)                                                           \
-    static void NAME##_##ROWS##_##TILES(const struct step *step) {                                 \
-        NAME(step, ROWS, TILES, UNPACKED);                                                         \
+    static void NAME##_##ROWS##_##TILES(const struct step *step, struct step_rows *rows) {         \
+        const struct step own = *step;                                                             \
+        const struct step_rows at = *rows;                                                         \
+        rows->x = NAME(&own, &at, ROWS, TILES, PACKED);                                            \
+        rows->sums += ROWS;                                                                        \
     }
-#define STEP_FUNCTIONS_KEEP(NAME, ROWS)                                                            \
-    static void NAME##_##ROWS##_keep(const struct step *step) {                                    \
-        NAME(step, ROWS, 1, UNPACKED_AND_KEPT);                                                    \
-    }                                                                                              \
-    static void NAME##_##ROWS##_kept(const struct step *step) { NAME(step, ROWS, 1, KEPT); }
+#define STEP_FUNCTION_UNPACKED(NAME, ROWS)                                                         \
+    static void NAME##_##ROWS##_unpacked(const struct step *step, struct step_rows *rows) {        \
+        struct step own = *step;                                                                   \
+        struct step_rows at = *rows;                                                               \
+        at.x_next = rows[1].x;                                                                     \
+        NO_UNROLL for (int32_t tile = own.tiles; tile > 0; tile--) {                               \
+            rows->x = NAME(&own, &at, ROWS, 1, UNPACKED);                                          \
+            own.unpacked += own.unpacked_step;                                                     \
+            own.scales += TILE_N;                                                                  \
+            own.zeros += TILE_N;                                                                   \
+            at.total += own.total_step;                                                            \
+        }                                                                                          \
+        rows->sums += ROWS;                                                                        \
+    }
 #define STEP_FUNCTIONS_TO_5(NAME)                                                                  \
     STEP_FUNCTION(NAME, 1, 4)                                                                      \
     STEP_FUNCTION(NAME, 1, 1)                                                                      \
@@ -89,56 +111,42 @@ struct step_functions {
     STEP_FUNCTION(NAME, 3, 1)                                                                      \
     STEP_FUNCTION(NAME, 4, 1)                                                                      \
     STEP_FUNCTION(NAME, 5, 1)                                                                      \
-    STEP_FUNCTIONS_KEEP(NAME, 3)                                                                   \
-    STEP_FUNCTIONS_KEEP(NAME, 4)                                                                   \
-    STEP_FUNCTIONS_KEEP(NAME, 5)
-#define STEP_TABLE(NAME, X_OCTET_BYTES, ROWS_MAX, OF_6_ROWS, KEEP_6, KEPT_6)                       \
+    STEP_FUNCTION_UNPACKED(NAME, 3)                                                                \
+    STEP_FUNCTION_UNPACKED(NAME, 4)                                                                \
+    STEP_FUNCTION_UNPACKED(NAME, 5)
+#define STEP_TABLE(NAME, X_OCTET_BYTES, UNPACKED_BYTES, ROWS_MAX, OF_6_ROWS, UNPACKED_6)           \
     static const struct step_functions NAME##_functions = {                                        \
         .x_octet_bytes = X_OCTET_BYTES,                                                            \
         .rows_max = ROWS_MAX,                                                                      \
         .single = {NULL, NAME##_1_1, NAME##_2_1, NAME##_3_1, NAME##_4_1, NAME##_5_1, OF_6_ROWS},   \
         .wide = {NULL, NAME##_1_4, NAME##_2_2, NAME##_3_2},                                        \
-        .keep = {NULL, NULL, NULL, NAME##_3_keep, NAME##_4_keep, NAME##_5_keep, KEEP_6},           \
-        .kept = {NULL, NULL, NULL, NAME##_3_kept, NAME##_4_kept, NAME##_5_kept, KEPT_6},           \
+        .unpacked_octet_bytes = UNPACKED_BYTES,                                                    \
+        .unpack = NAME##_unpack,                                                                   \
+        .unpacked = {NULL, NULL, NULL, NAME##_3_unpacked, NAME##_4_unpacked, NAME##_5_unpacked,    \
+                     UNPACKED_6},                                                                  \
         .wide_tiles = {0, 4, 2, 2, 1, 1, 1}};
 
-/* Define NAME_functions from the inline function NAME, for steps of up to 5 or 6 rows. */
-#define STEP_FUNCTIONS_5(NAME, X_OCTET_BYTES)                                                      \
+/* Define NAME_functions from the inline function NAME and NAME_unpack, for steps of up to 5 or 6
+ * rows. */
+#define STEP_FUNCTIONS_5(NAME, X_OCTET_BYTES, UNPACKED_BYTES)                                      \
     STEP_FUNCTIONS_TO_5(NAME)                                                                      \
-    STEP_TABLE(NAME, X_OCTET_BYTES, 5, NULL, NULL, NULL)
-#define STEP_FUNCTIONS_6(NAME, X_OCTET_BYTES)                                                      \
+    STEP_TABLE(NAME, X_OCTET_BYTES, UNPACKED_BYTES, 5, NULL, NULL)
+#define STEP_FUNCTIONS_6(NAME, X_OCTET_BYTES, UNPACKED_BYTES)                                      \
     STEP_FUNCTIONS_TO_5(NAME)                                                                      \
     STEP_FUNCTION(NAME, 6, 1)                                                                      \
-    STEP_FUNCTIONS_KEEP(NAME, 6)                                                                   \
-    STEP_TABLE(NAME, X_OCTET_BYTES, 6, NAME##_6_1, NAME##_6_keep, NAME##_6_kept)
+    STEP_FUNCTION_UNPACKED(NAME, 6)                                                                \
+    STEP_TABLE(NAME, X_OCTET_BYTES, UNPACKED_BYTES, 6, NAME##_6_1, NAME##_6_unpacked)
 
-/* Define u4 and u8 from the inline function segment, which takes the bits of a code. */
-#define STEPS_OF_SEGMENT                                                                           \
-    INLINE void u4(const struct step *step, const int ROWS, const int TILES,                       \
-                   const enum codes_from FROM) {                                                   \
-        segment(step, ROWS, TILES, 4, FROM);                                                       \
+/* Define u4, u8 and what unpacks for them from the inline functions segment and unpack_octet, which
+ * take the bits of a code. */
+#define STEPS_OF_BITS(BITS, OCTET_BYTES)                                                           \
+    static void u##BITS##_unpack(const struct step *step) {                                        \
+        unpack_tiles(step, BITS, OCTET_BYTES, unpack_octet);                                       \
     }                                                                                              \
-    INLINE void u8(const struct step *step, const int ROWS, const int TILES,                       \
-                   const enum codes_from FROM) {                                                   \
-        segment(step, ROWS, TILES, 8, FROM);                                                       \
+    INLINE const void *u##BITS(const struct step *step, const struct step_rows *rows,              \
+                               const int ROWS, const int TILES, const enum codes_from FROM) {      \
+        return segment(step, rows, ROWS, TILES, BITS, FROM);                                       \
     }
-
-/* The rows of a chunk that are computed together; packed as if they were a chunk of their own,
- * behind those before. */
-struct row_range {
-    int32_t begin, count;
-};
-
-INLINE int32_t step_count(const struct step_functions *functions, int32_t rows) {
-    return (rows + functions->rows_max - 1) / functions->rows_max;
-}
-
-INLINE struct row_range step_rows(const struct step_functions *functions, int32_t rows,
-                                  int32_t step) {
-    int32_t steps = step_count(functions, rows);
-    int32_t begin = (rows * step + steps - 1) / steps;
-    return (struct row_range){begin, (rows * (step + 1) + steps - 1) / steps - begin};
-}
 
 /* Bytes from tile to tile of a bundle. */
 INLINE int octet_bytes(const int BITS) { return BITS / 4 * WORD_BYTES; }
@@ -241,19 +249,55 @@ INLINE void read_group(const struct groups *from, int32_t group, int32_t tiles, 
     }
 }
 
-/* total += (sum - z * sum of x) * scale, for half h of tile t, row r; all before the scale is
- * exact where x is one-hot or int8. */
-INLINE void add_segment(const struct step *step, int t, int r, int h, __m256 sum) {
-    int n = t * TILE_N + h * LANES;
-    __m256 zero = _mm256_load_ps(step->zeros + n);
-    __m256 scale = _mm256_load_ps(step->scales + n);
-    float *total = step->total + r * TILES_MAX * TILE_N + n;
-    __m256 centred = _mm256_fnmadd_ps(zero, _mm256_set1_ps(step->sums[r]), sum);
-    _mm256_store_ps(total, _mm256_fmadd_ps(centred, scale, _mm256_load_ps(total)));
+/* total += (sum - z * sum of x) * scale, for ROWS rows of a tile; all before the scale is exact
+ * where x is one-hot or int8. */
+INLINE void add_segment(const struct step *step, const struct step_rows *rows, int tile,
+                        const __m256 *sum, const int ROWS) {
+    UNROLL for (int h = 0; h < HALVES; h++) {
+        const int n = tile * TILE_N + h * LANES;
+        const __m256 zero = _mm256_load_ps(step->zeros + n);
+        const __m256 scale = _mm256_load_ps(step->scales + n);
+        float *total = rows->total + tile * step->total_step + h * LANES;
+        UNROLL for (int r = 0; r < ROWS; r++, total += TILE_N) {
+            __m256 centred =
+                _mm256_fnmadd_ps(zero, _mm256_broadcast_ss(rows->sums + r), sum[r * HALVES + h]);
+            _mm256_store_ps(total, _mm256_fmadd_ps(centred, scale, _mm256_load_ps(total)));
+        }
+    }
+}
+
+/* The same for sums of integers, which floats hold exactly. */
+INLINE void add_integers(const struct step *step, const struct step_rows *rows, const __m256i *sum,
+                         const int ROWS, const int TILES) {
+    UNROLL for (int t = 0; t < TILES; t++) {
+        __m256 floats[SUMS_MAX];
+        UNROLL for (int i = 0; i < ROWS * HALVES; i++) floats[i] =
+            _mm256_cvtepi32_ps(sum[t * ROWS * HALVES + i]);
+        add_segment(step, rows, t, floats, ROWS);
+    }
+}
+
+/* Unpack the codes of an octet of a tile. */
+typedef void unpack_octet_function(const uint8_t *codes, uint8_t *unpacked, const int BITS);
+
+INLINE void unpack_tiles(const struct step *to, const int BITS, const int OCTET_BYTES,
+                         unpack_octet_function *unpack) {
+    struct step step = *to;
+    for (int32_t o = step.octets; o > 0; o--) {
+        for (int32_t t = 0; t < step.tiles; t++) {
+            const uint8_t *at = step.codes + t * octet_bytes(BITS);
+            for (int word = 0; word < BITS / 4; word++)
+                prefetch(&step, at + word * WORD_BYTES, 1, BITS);
+            unpack(at, step.unpacked + t * step.unpacked_step, BITS);
+        }
+        step.codes += step.octet_step;
+        step.unpacked += OCTET_BYTES;
+    }
 }
 
 /* Scale where x is quantized, add bias, round once, store a row of a tile. */
-INLINE void finish(const struct tiled_work *work, int64_t tile, int32_t row, const float *total) {
+INLINE void finish(const struct tiled_work *work, const struct tiled_chunk *chunk, int64_t tile,
+                   int32_t row, const float *total) {
     const kry_linear *linear = work->linear;
     size_t bytes = kry_type_bytes(linear->y_type);
     for (int64_t h = 0; h < HALVES; h++) {
@@ -262,126 +306,13 @@ INLINE void finish(const struct tiled_work *work, int64_t tile, int32_t row, con
             return;
         count = count < LANES ? count : LANES;
         __m256 y = _mm256_load_ps(total + h * LANES);
-        y = _mm256_mul_ps(y, _mm256_set1_ps(work->chunk.scales[row]));
+        y = _mm256_mul_ps(y, _mm256_set1_ps(chunk->scales[row]));
         if (work->args->bias != NULL)
             y = _mm256_add_ps(y, load_8((const uint8_t *)work->args->bias + (size_t)n * bytes,
                                         linear->y_type, count));
-        int64_t place = (work->chunk.row + row) * work->args->y_stride + n;
+        int64_t place = (chunk->row + row) * work->args->y_stride + n;
         store_8((uint8_t *)work->args->y + (size_t)place * bytes, linear->y_type, count, y);
     }
-}
-
-/* The steps of a chunk. */
-struct steps {
-    int32_t count;
-    struct row_range rows[CHUNK_ROWS];
-};
-
-INLINE struct steps steps_of(const struct step_functions *functions, int32_t rows) {
-    struct steps steps = {.count = step_count(functions, rows)};
-    for (int32_t s = 0; s < steps.count; s++)
-        steps.rows[s] = step_rows(functions, rows, s);
-    return steps;
-}
-
-/* Point a step to its rows' x and sums in segment i; returns where their totals begin. */
-INLINE int32_t place_step(const struct step_functions *functions, const struct tiled_work *work,
-                          struct row_range rows, int64_t i, struct step *step) {
-    const struct tiled_bound *bound = work->bound;
-    int64_t octets =
-        rows.begin * bound->shape.octets + rows.count * (int64_t)bound->segments[i].octet_begin;
-    step->x = (const uint8_t *)work->chunk.x + octets * functions->x_octet_bytes;
-    step->sums = work->chunk.sums + rows.begin * bound->segment_count + rows.count * i;
-    return rows.begin * TILES_MAX * TILE_N;
-}
-
-/* A segment of a chunk of more than one step: as many tiles together as leave what they keep in L1,
- * so that x comes from farther away once for them all. */
-INLINE void run_steps(const struct step_functions *functions, const struct steps *steps,
-                      const struct tiled_work *work, struct step *step, int64_t i, int32_t tiles) {
-    const struct step first = *step;
-    int64_t codes = work->bound->shape.octet_bytes;
-    int32_t kept = first.octets * KEPT_OCTET_BYTES;
-    int32_t together = tiles * first.octets <= KEPT_OCTETS ? tiles : 1;
-    for (int32_t begin = 0; begin < tiles; begin += together)
-        for (int32_t s = 0; s < steps->count; s++) {
-            int32_t total = place_step(functions, work, steps->rows[s], i, step);
-            step_function *run = (s == 0 ? functions->keep : functions->kept)[steps->rows[s].count];
-            for (int32_t t = begin; t < begin + together; t++) {
-                step->codes = first.codes + t * codes;
-                step->scales = first.scales + t * TILE_N;
-                step->zeros = first.zeros + t * TILE_N;
-                step->total = first.total + total + t * TILE_N;
-                step->kept = first.kept + (t - begin) * kept;
-                run(step);
-            }
-        }
-    *step = first;
-}
-
-/* All rows of the chunk for `tiles` tiles from tile on; `at_once`: the micro-kernel of as many rows
- * and tiles, or NULL where the rows take more than one step. */
-INLINE void run_tiles(const struct step_functions *functions, const struct steps *steps,
-                      step_function *at_once, const struct tiled_work *work, int64_t tile,
-                      int32_t tiles) {
-    const struct tiled_bound *bound = work->bound;
-    int32_t rows = work->chunk.rows;
-    _Alignas(64) uint8_t kept[KEPT_OCTETS * KEPT_OCTET_BYTES];
-    _Alignas(32) float total[CHUNK_ROWS * TILES_MAX * TILE_N];
-    _Alignas(32) float scales[TILES_MAX * TILE_N], zeros[TILES_MAX * TILE_N];
-    const struct tiled_run run = tiled_run_of(&bound->shape, tile);
-    const struct groups groups = groups_of(work, &run);
-    struct step step = {.codes = bound->prepared + run.codes,
-                        .octet_step = run.octet_step,
-                        .scales = scales,
-                        .zeros = zeros,
-                        .total = total,
-                        .kept = kept};
-    memset(total, 0, (size_t)rows * TILES_MAX * TILE_N * sizeof total[0]);
-    for (int32_t n = 0; n < tiles * TILE_N; n++)
-        zeros[n] = work->linear->weight_type == KRY_WEIGHT_U4B8 ? 8.0f : 128.0f;
-    for (int64_t i = 0; i < bound->segment_count; i++) {
-        read_group(&groups, bound->segments[i].group, tiles, scales, zeros);
-        step.octets = bound->segments[i].octet_count;
-        if (at_once != NULL) {
-            place_step(functions, work, steps->rows[0], i, &step);
-            at_once(&step);
-        } else {
-            run_steps(functions, steps, work, &step, i, tiles);
-        }
-        step.codes += step.octets * run.octet_step;
-    }
-    for (int32_t r = 0; r < work->chunk.used; r++)
-        for (int32_t t = 0; t < tiles; t++)
-            finish(work, tile + t, r, total + (r * TILES_MAX + t) * TILE_N);
-}
-
-/* Tiles [begin, end) of the work. */
-static void run_block(const struct step_functions *functions, const struct tiled_work *work,
-                      int64_t begin, int64_t end) {
-    const struct steps steps = steps_of(functions, work->chunk.rows);
-    int32_t rows = steps.rows[0].count;
-    int32_t most = steps.count == 1 ? functions->wide_tiles[rows] : TILES_TOGETHER;
-    for (int64_t tile = begin; tile < end;) {
-        /* Of tiles within a bundle. */
-        int32_t tiles = tile % most == 0 && tile + most <= end ? most : 1;
-        step_function *at_once = (tiles > 1 ? functions->wide : functions->single)[rows];
-        run_tiles(functions, &steps, steps.count == 1 ? at_once : NULL, work, tile, tiles);
-        tile += tiles;
-    }
-}
-
-/* Pack a row into its step of a chunk. */
-INLINE float pack_in_step(const struct step_functions *functions, tiled_pack_row *pack,
-                          const struct tiled_bound *bound, float *x, const kry_linear *linear,
-                          int32_t row, int32_t rows, void *packed, float *sums) {
-    int32_t step = 0;
-    struct row_range range = step_rows(functions, rows, step);
-    while (range.begin + range.count <= row)
-        range = step_rows(functions, rows, ++step);
-    return pack(bound, x, linear, row - range.begin, range.count,
-                (uint8_t *)packed + range.begin * bound->shape.octets * functions->x_octet_bytes,
-                sums + range.begin * bound->segment_count);
 }
 
 #endif

@@ -10,7 +10,7 @@
  *              bits are lost. To the bit the same as avx512_f32 otherwise.
  * Chosen       for activations that are not to be quantized.
  */
-#include "block.h"
+#include "batch.h"
 
 enum { X_OCTET_BYTES = OCTET * 4 };
 
@@ -31,11 +31,23 @@ INLINE __m256 unpack(const uint8_t *codes, const int f, __m256i mask, const int 
                                             : _mm256_srli_epi32(word, f));
 }
 
-/* The columns whose codes lie in a word of each output feature, STRIDE floats of x apart and as
- * many tiles' columns in `kept`. */
-INLINE void columns(const uint8_t *codes, const float *x, float *kept, const int STRIDE,
-                    __m256 *sum, const int ROWS, const int TILES, const int BITS,
-                    const enum codes_from FROM) {
+/* Of an octet, column after column in the order of x. */
+INLINE void unpack_octet(const uint8_t *codes, uint8_t *unpacked, const int BITS) {
+    const uint32_t *masks = BITS == 4 ? masks_4 : masks_8;
+    const int WORDS = BITS / 4;
+    float *to = (float *)unpacked;
+    UNROLL for (int word = 0; word < WORDS; word++) UNROLL for (int f = 0; f < 32; f += BITS) {
+        const __m256i mask = _mm256_set1_epi32((int)masks[f / BITS]);
+        UNROLL for (int h = 0; h < HALVES; h++) {
+            __m256 w = unpack(codes + word * WORD_BYTES + h * 32, f, mask, BITS);
+            _mm256_store_ps(to + (f / BITS * WORDS + word) * TILE_N + h * LANES, w);
+        }
+    }
+}
+
+/* The columns whose codes lie in a word of each output feature, STRIDE floats of x apart. */
+INLINE void columns(const uint8_t *codes, const float *x, const int STRIDE, __m256 *sum,
+                    const int ROWS, const int TILES, const int BITS) {
     const uint32_t *masks = BITS == 4 ? masks_4 : masks_8;
     UNROLL for (int f = 0; f < 32; f += BITS) {
         /* Words are read again for each column, and masks where sums take the registers. */
@@ -46,16 +58,8 @@ INLINE void columns(const uint8_t *codes, const float *x, float *kept, const int
         const __m256i mask = _mm256_set1_epi32((int)masks[field]);
         UNROLL for (int t = 0; t < TILES; t++) {
             __m256 w[HALVES];
-            UNROLL for (int h = 0; h < HALVES; h++) {
-                float *place = kept + field * STRIDE * TILE_N + h * LANES;
-                if (FROM == KEPT) {
-                    w[h] = _mm256_load_ps(place);
-                    continue;
-                }
-                w[h] = unpack(codes + t * octet_bytes(BITS) + h * 32, f, mask, BITS);
-                if (FROM == UNPACKED_AND_KEPT)
-                    _mm256_store_ps(place, w[h]);
-            }
+            UNROLL for (int h = 0; h < HALVES; h++) w[h] =
+                unpack(codes + t * octet_bytes(BITS) + h * 32, f, mask, BITS);
             if (ROWS * TILES > 4) /* likewise x for each tile */
                 __asm__("" : "+r"(x));
             UNROLL for (int r = 0; r < ROWS; r++) {
@@ -68,32 +72,58 @@ INLINE void columns(const uint8_t *codes, const float *x, float *kept, const int
     }
 }
 
-INLINE void segment(const struct step *step, const int ROWS, const int TILES, const int BITS,
-                    const enum codes_from FROM) {
+/* The columns of an unpacked octet, in the order in which `columns` takes them. */
+INLINE void unpacked_columns(const float *unpacked, const float *x, __m256 *sum, const int ROWS,
+                             const int BITS) {
     const int WORDS = BITS / 4;
-    const uint8_t *codes = step->codes;
-    const float *x = step->x;
-    float *kept = (float *)step->kept;
-    __m256 sum[SUMS_MAX];
-    UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) sum[i] = _mm256_setzero_ps();
-    for (int32_t o = 0; o < step->octets; o++, codes += step->octet_step) {
-        UNROLL for (int word = 0; word < WORDS; word++) {
-            const uint8_t *at = codes + word * WORD_BYTES;
-            if (FROM != KEPT)
-                prefetch(step, at, TILES, BITS);
-            /* x lies in the order of 4-bit fields: byte b of 8-bit word w is field 2b + w. */
-            columns(at, x + word * ROWS, kept + word * TILE_N, WORDS, sum, ROWS, TILES, BITS, FROM);
+    UNROLL for (int i = 0; i < OCTET; i++) {
+        const int k = i % (OCTET / WORDS) * WORDS + i / (OCTET / WORDS);
+        __m256 w[HALVES];
+        UNROLL for (int h = 0; h < HALVES; h++) w[h] =
+            _mm256_load_ps(unpacked + k * TILE_N + h * LANES);
+        UNROLL for (int r = 0; r < ROWS; r++) {
+            __m256 broadcast = _mm256_broadcast_ss(x + k * ROWS + r);
+            UNROLL for (int h = 0; h < HALVES; h++) sum[r * HALVES + h] =
+                multiply_add(w[h], broadcast, sum[r * HALVES + h]);
         }
-        x += OCTET * ROWS;
-        kept += OCTET * TILE_N;
     }
-    UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++)
-        add_segment(step, i / HALVES / ROWS, i / HALVES % ROWS, i % HALVES, sum[i]);
 }
 
-STEPS_OF_SEGMENT
-STEP_FUNCTIONS_6(u4, X_OCTET_BYTES)
-STEP_FUNCTIONS_6(u8, X_OCTET_BYTES)
+INLINE const void *segment(const struct step *step, const struct step_rows *rows, const int ROWS,
+                           const int TILES, const int BITS, const enum codes_from FROM) {
+    const int WORDS = BITS / 4;
+    const uint8_t *codes = step->codes;
+    const float *x = rows->x;
+    const float *unpacked = (const float *)step->unpacked;
+    const float *ahead = rows->x_next;
+    __m256 sum[SUMS_MAX];
+    UNROLL for (int i = 0; i < TILES * ROWS * HALVES; i++) sum[i] = _mm256_setzero_ps();
+    for (int32_t o = 0; o < step->octets; o++, x += OCTET * ROWS) {
+        if (FROM == UNPACKED) {
+            UNROLL for (int line = 0; line < OCTET * ROWS * 4; line += 64)
+                _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
+            ahead += OCTET * ROWS;
+            unpacked_columns(unpacked, x, sum, ROWS, BITS);
+            unpacked += OCTET * TILE_N;
+            continue;
+        }
+        UNROLL for (int word = 0; word < WORDS; word++) {
+            const uint8_t *at = codes + word * WORD_BYTES;
+            prefetch(step, at, TILES, BITS);
+            /* x lies in the order of 4-bit fields: byte b of 8-bit word w is field 2b + w. */
+            columns(at, x + word * ROWS, WORDS, sum, ROWS, TILES, BITS);
+        }
+        codes += step->octet_step;
+    }
+    UNROLL for (int t = 0; t < TILES; t++)
+        add_segment(step, rows, t, sum + t * ROWS * HALVES, ROWS);
+    return x;
+}
+
+STEPS_OF_BITS(4, UNPACKED_OCTET_BYTES)
+STEPS_OF_BITS(8, UNPACKED_OCTET_BYTES)
+STEP_FUNCTIONS_6(u4, X_OCTET_BYTES, UNPACKED_OCTET_BYTES)
+STEP_FUNCTIONS_6(u8, X_OCTET_BYTES, UNPACKED_OCTET_BYTES)
 
 static float pack_row(const struct tiled_bound *bound, float *x, const kry_linear *linear,
                       int32_t row, int32_t rows, void *packed, float *sums) {
@@ -101,10 +131,13 @@ static float pack_row(const struct tiled_bound *bound, float *x, const kry_linea
                         sums);
 }
 
-static void compute(const struct tiled_work *work, int64_t tile_begin, int64_t tile_end) {
+static void compute(const struct tiled_work *work, const struct tiled_chunk *chunks, int32_t count,
+                    int64_t tile_begin, int64_t tile_end) {
     run_block(kry_weight_bits(work->linear->weight_type) == 4 ? &u4_functions : &u8_functions, work,
-              tile_begin, tile_end);
+              chunks, count, tile_begin, tile_end);
 }
 
-const struct tiled_class avx2_f32 = {
-    .x_octet_bytes = X_OCTET_BYTES, .read_row = read_row, .pack_row = pack_row, .compute = compute};
+const struct tiled_class avx2_f32 = {.x_octet_bytes = X_OCTET_BYTES,
+                                     .read_row = read_row,
+                                     .pack_row = pack_row,
+                                     .compute_all = compute};

@@ -1,23 +1,54 @@
 /*
  * Canonical weights become tiles: a task a tile, each word rearranged by a few shifts.
+ *
+ * With act-order a tile's codes are first spread to [K][16] bytes in scratch, so that any column is
+ * one vector of its sixteen features; tasks are as many as have such a place.
+ *
+ * scratch   shape              type   with act-order only
+ * cursors   [G]                i32
+ * columns   [tasks][K up][16]  u8     K up: to a multiple of 32; 4 MB, or one task's
  */
 #include "tiled.h"
 
 #include <string.h>
 
+#define INLINE static inline __attribute__((always_inline))
+
+typedef uint8_t u8x16 __attribute__((vector_size(16)));
+
+enum { ORDER_TASKS = 32, ORDER_BYTES = 4 << 20, SPREAD = 32 /* columns at once */ };
+
+/* Where act-order's scratch has what. */
+struct order_scratch {
+    int64_t tasks;
+    uint64_t columns_at, task_bytes, bytes;
+};
+
+static struct order_scratch order_scratch_of(const kry_linear *linear,
+                                             const struct tiled_shape *shape) {
+    struct order_scratch s = {.columns_at = tiled_align((uint64_t)shape->groups * 4)};
+    s.task_bytes = ((uint64_t)linear->in_features + SPREAD - 1) / SPREAD * SPREAD * TILE_N;
+    s.tasks = (int64_t)(ORDER_BYTES / s.task_bytes);
+    s.tasks = s.tasks < ORDER_TASKS ? s.tasks : ORDER_TASKS;
+    s.tasks = s.tasks < shape->tiles ? s.tasks : shape->tiles;
+    s.tasks = s.tasks > 1 ? s.tasks : 1;
+    s.bytes = s.columns_at + (uint64_t)s.tasks * s.task_bytes;
+    return s;
+}
+
 struct preparation {
     const kry_prepare_call *call;
     struct tiled_shape shape;
-    const int32_t *counts;
-    const int32_t *order;
+    const int32_t *order; /* NULL without act-order, as what follows is zero */
+    int64_t octets;       /* that hold columns */
+    struct order_scratch scratch;
 };
 
 kry_status tiled_sizes(const kry_device *device, const kry_linear *linear, kry_sizes *out) {
     (void)device;
     struct tiled_shape shape = tiled_shape_of(linear);
     out->prepared_bytes = shape.bytes;
-    /* Counting columns into their groups needs a cursor a group. */
-    out->prepare_scratch_bytes = linear->act_order ? (uint64_t)shape.groups * 4 : 0;
+    out->prepare_scratch_bytes = linear->act_order ? order_scratch_of(linear, &shape).bytes : 0;
     out->bound_bytes = sizeof(struct tiled_bound) +
                        (uint64_t)tiled_segments_max(linear) * sizeof(struct tiled_segment);
     out->prepare_multiple = TILE_N;
@@ -64,10 +95,6 @@ static uint32_t codes_from(const uint32_t *row, int64_t words, int64_t k, int32_
     return (uint32_t)(pair >> shift);
 }
 
-static uint32_t code_at(const uint32_t *row, int64_t k, int32_t bits) {
-    return row[k * bits / 32] >> (uint32_t)(k * bits % 32) & ((1u << bits) - 1);
-}
-
 /* One output feature's words of an octet; columns beyond `count` are zeroed. */
 static void write_octet(uint8_t *to, const uint32_t *row, int64_t words, int64_t k, int64_t count,
                         int32_t bits) {
@@ -85,19 +112,75 @@ static void write_octet(uint8_t *to, const uint32_t *row, int64_t words, int64_t
     }
 }
 
-static void write_octet_by_order(uint8_t *to, const uint32_t *row, const int32_t *order,
-                                 int32_t bits) {
-    uint32_t words[2] = {0, 0};
-    for (int32_t i = 0; i < OCTET; i++) {
-        uint32_t code = order[i] >= 0 ? code_at(row, order[i], bits) : 0;
-        if (bits == 4)
-            words[0] |= code << (uint32_t)(i % 4 * 8 + i / 4 * 4);
-        else
-            words[i / 4] |= code << (uint32_t)(i % 4 * 8);
+INLINE u8x16 interleave_low(u8x16 a, u8x16 b) {
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+
+INLINE u8x16 interleave_high(u8x16 a, u8x16 b) {
+    return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
+                                   31);
+}
+
+/* Sixteen rows of sixteen bytes, turned: each round halves the distance of neighbours. */
+INLINE void turn(u8x16 rows[TILE_N], uint8_t *to) {
+    for (int32_t round = 0; round < 4; round++) {
+        u8x16 mixed[TILE_N];
+        for (int32_t i = 0; i < TILE_N / 2; i++) {
+            mixed[2 * i] = interleave_low(rows[i], rows[i + TILE_N / 2]);
+            mixed[2 * i + 1] = interleave_high(rows[i], rows[i + TILE_N / 2]);
+        }
+        memcpy(rows, mixed, sizeof mixed);
     }
-    memcpy(to, &words[0], 4);
-    if (bits == 8)
-        memcpy(to + 64, &words[1], 4);
+    memcpy(to, rows, TILE_N * sizeof rows[0]);
+}
+
+/* Spread a tile's codes to [K][16] bytes; where a feature lacks, as the first one's. */
+static void spread_columns(const uint32_t *const rows[TILE_N], int32_t features, int64_t words,
+                           int32_t bits, uint8_t *to) {
+    int64_t bytes = words * 4;
+    for (int64_t at = 0; at < bytes; at += 16, to += 128 / bits * TILE_N) {
+        size_t count = bytes - at < 16 ? (size_t)(bytes - at) : 16;
+        u8x16 first[TILE_N], second[TILE_N];
+        for (int32_t n = 0; n < TILE_N; n++) {
+            u8x16 codes = {0};
+            const uint8_t *from = (const uint8_t *)rows[n < features ? n : 0] + at;
+            if (count == 16)
+                memcpy(&codes, from, 16);
+            else
+                memcpy(&codes, from, count);
+            first[n] = bits == 8 ? codes : interleave_low(codes & 15, codes >> 4);
+            second[n] = interleave_high(codes & 15, codes >> 4);
+        }
+        turn(first, to);
+        if (bits == 4)
+            turn(second, to + TILE_N * TILE_N);
+    }
+}
+
+/* Words of sixteen features whose bytes are those of four vectors. */
+INLINE void write_words(const u8x16 bytes[4], uint8_t *to) {
+    u8x16 even[2] = {interleave_low(bytes[0], bytes[2]), interleave_high(bytes[0], bytes[2])};
+    u8x16 odd[2] = {interleave_low(bytes[1], bytes[3]), interleave_high(bytes[1], bytes[3])};
+    for (int32_t i = 0; i < 2; i++) {
+        u8x16 words[2] = {interleave_low(even[i], odd[i]), interleave_high(even[i], odd[i])};
+        memcpy(to + i * 32, words, sizeof words);
+    }
+}
+
+/* A tile's words of octets whose columns stand in `order`, -1 for none. */
+static void write_octets_by_order(const uint8_t *columns, const int32_t *order, int64_t octets,
+                                  int32_t bits, int64_t octet_step, uint8_t *to) {
+    static const uint8_t none[TILE_N];
+    for (int64_t o = 0; o < octets; o++, order += OCTET, to += octet_step) {
+        u8x16 codes[OCTET];
+        for (int32_t i = 0; i < OCTET; i++)
+            memcpy(&codes[i], order[i] >= 0 ? columns + (int64_t)order[i] * TILE_N : none, TILE_N);
+        for (int32_t i = 0; bits == 4 && i < OCTET / 2; i++)
+            codes[i] |= codes[i + OCTET / 2] << 4;
+        write_words(codes, to);
+        if (bits == 8)
+            write_words(codes + OCTET / 2, to + 64);
+    }
 }
 
 /* The codes of a tile's features for `octets` whole octets from column k on: words rearranged in
@@ -154,23 +237,31 @@ static void write_codes(const struct preparation *p, int64_t tile,
     struct tiled_run run = tiled_run_of(&p->shape, tile);
     struct tiled_walk walk;
     struct tiled_segment s;
-    tiled_walk_begin(&walk, linear, p->counts);
+    tiled_walk_begin(&walk, linear, NULL);
     while (next_stretch(&walk, &s)) {
         uint8_t *to = (uint8_t *)p->call->prepared + run.codes + s.octet_begin * run.octet_step;
-        int64_t whole = p->order == NULL && features == TILE_N ? s.column_count / OCTET : 0;
+        int64_t whole = features == TILE_N ? s.column_count / OCTET : 0;
         if (whole > 0)
             write_whole_octets(rows, s.column_begin, whole, bits, run.octet_step, to);
         for (int64_t o = whole; o < s.octet_count; o++)
             for (int32_t n = 0; n < features; n++) {
-                uint8_t *word = to + o * run.octet_step + n * 4;
-                if (p->order != NULL)
-                    write_octet_by_order(word, rows[n], p->order + (s.octet_begin + o) * OCTET,
-                                         bits);
-                else
-                    write_octet(word, rows[n], words, s.column_begin + o * OCTET,
-                                s.column_count - o * OCTET, bits);
+                write_octet(to + o * run.octet_step + n * 4, rows[n], words,
+                            s.column_begin + o * OCTET, s.column_count - o * OCTET, bits);
             }
     }
+}
+
+/* The same with act-order, with a place for the tile's columns. */
+static void write_codes_by_order(const struct preparation *p, int64_t tile,
+                                 const uint32_t *const rows[TILE_N], int32_t features,
+                                 uint8_t *columns) {
+    const kry_linear *linear = p->call->linear;
+    int32_t bits = kry_weight_bits(linear->weight_type);
+    int64_t per_word = 32 / bits, words = (linear->in_features + per_word - 1) / per_word;
+    struct tiled_run run = tiled_run_of(&p->shape, tile);
+    spread_columns(rows, features, words, bits, columns);
+    write_octets_by_order(columns, p->order, p->octets, bits, run.octet_step,
+                          (uint8_t *)p->call->prepared + run.codes);
 }
 
 /* Scales and zero points of a tile's features. */
@@ -214,8 +305,7 @@ static void clear_feature(const struct preparation *p, int64_t n) {
     }
 }
 
-static void prepare_tile(void *argument, int64_t i) {
-    const struct preparation *p = argument;
+static void prepare_tile(const struct preparation *p, int64_t i, uint8_t *columns) {
     const kry_canonical *from = p->call->weights;
     int64_t begin = from->n_begin + i * TILE_N;
     int64_t left = p->call->linear->out_features - begin;
@@ -224,9 +314,28 @@ static void prepare_tile(void *argument, int64_t i) {
     for (int32_t n = 0; n < features; n++)
         rows[n] = from->qweight + (begin + n - from->n_begin) * from->qweight_stride;
     write_groups(p, begin / TILE_N, features);
-    write_codes(p, begin / TILE_N, rows, features);
+    if (p->order != NULL)
+        write_codes_by_order(p, begin / TILE_N, rows, features, columns);
+    else
+        write_codes(p, begin / TILE_N, rows, features);
     for (int32_t n = features; n < TILE_N; n++)
         clear_feature(p, begin + n);
+}
+
+static int64_t tiles_of(const struct preparation *p) {
+    const kry_canonical *from = p->call->weights;
+    return (from->n_end - from->n_begin + TILE_N - 1) / TILE_N;
+}
+
+static void prepare_in_sequence(void *argument, int64_t i) { prepare_tile(argument, i, NULL); }
+
+/* Tiles i, i + tasks and so on, in one place for columns. */
+static void prepare_by_order(void *argument, int64_t i) {
+    const struct preparation *p = argument;
+    uint8_t *columns =
+        (uint8_t *)p->call->scratch + p->scratch.columns_at + (uint64_t)i * p->scratch.task_bytes;
+    for (int64_t tile = i; tile < tiles_of(p); tile += p->scratch.tasks)
+        prepare_tile(p, tile, columns);
 }
 
 kry_status tiled_prepare(const kry_prepare_call *call) {
@@ -234,11 +343,18 @@ kry_status tiled_prepare(const kry_prepare_call *call) {
     if (call->linear->act_order) {
         /* Every range writes the same, so that ranges may come in any order. */
         write_order(call, &p.shape);
-        p.counts = (const int32_t *)((const uint8_t *)call->prepared + p.shape.counts_at);
         p.order = (const int32_t *)((const uint8_t *)call->prepared + p.shape.order_at);
+        p.scratch = order_scratch_of(call->linear, &p.shape);
+        const int32_t *counts =
+            (const int32_t *)((const uint8_t *)call->prepared + p.shape.counts_at);
+        for (int64_t g = 0; g < p.shape.groups; g++)
+            p.octets += (counts[g] + OCTET - 1) / OCTET;
+        int64_t tiles = tiles_of(&p);
+        kry_parallel_for(call->host, tiles < p.scratch.tasks ? tiles : p.scratch.tasks,
+                         prepare_by_order, &p);
+    } else {
+        kry_parallel_for(call->host, tiles_of(&p), prepare_in_sequence, &p);
     }
-    int64_t rows = call->weights->n_end - call->weights->n_begin;
-    kry_parallel_for(call->host, (rows + TILE_N - 1) / TILE_N, prepare_tile, &p);
     return KRY_OK;
 }
 
