@@ -144,6 +144,9 @@ structs! {
         content: *const c_char,
         stream: *mut c_void,
         host: *const kry_host,
+        offset: u64,
+        flags: u32,
+        reserved: u32,
     }
     kry_map_args {
         path: *const c_char,
@@ -154,6 +157,8 @@ structs! {
         flags: u32,
         stream: *mut c_void,
         host: *const kry_host,
+        offset: u64,
+        bytes: u64,
     }
     kry_checkpoint_weights {
         linear: *const kry_linear,
