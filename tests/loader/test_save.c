@@ -646,24 +646,28 @@ static void layer_that_lost_its_weights_is_not_saved(void **state) {
     free_layer(&saved.layer);
 }
 
-/* A limit of the process's, past which writes fail as on a full disk. */
+/* A limit of the process's, past which writes fail as on a full disk. Returns the one before. */
+static rlim_t limit_files(rlim_t bytes) {
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    return before;
+}
+
 static void full_disk_leaves_nothing_behind(void **state) {
     (void)state;
     struct saved saved;
     make_saved(&saved);
     content before = read_file(saved.path);
-    struct rlimit limit;
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
-    rlim_t kept = limit.rlim_cur;
     void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
     const size_t room[] = {0, 1, HEADER, HEADER + 1, before.size - 1};
     for (size_t i = 0; i < sizeof room / sizeof room[0]; i++) {
-        limit.rlim_cur = room[i];
-        assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+        rlim_t kept = limit_files(room[i]);
         kry_status over = save_layer(&saved.layer, saved.path, "model-2");
         kry_status fresh = save_layer(&saved.layer, path_in(saved.folder, "new.kry"), "model-2");
-        limit.rlim_cur = kept;
-        assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+        limit_files(kept);
         assert_int_equal(over, KRY_E_IO);
         assert_int_equal(fresh, KRY_E_IO);
         assert_non_null(strstr(kry_error_message(), strerror(EFBIG)));
@@ -675,6 +679,32 @@ static void full_disk_leaves_nothing_behind(void **state) {
     free(before.bytes);
     free(after.bytes);
     free_layer(&saved.layer);
+}
+
+static void full_disk_costs_a_file_of_several_one_layer_at_most(void **state) {
+    (void)state;
+    struct shared shared;
+    make_shared(&shared);
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    const uint64_t room[] = {0, HEADER, HEADER + 1, shared.bytes - 1};
+    for (size_t i = 0; i < sizeof room / sizeof room[0]; i++) {
+        assert_int_equal(truncate(shared.path, (off_t)(2 * shared.stride)), 0);
+        rlim_t kept = limit_files(2 * shared.stride + room[i]);
+        kry_status saved = save_into(&shared, 2);
+        limit_files(kept);
+        assert_int_equal(saved, KRY_E_IO);
+        assert_non_null(strstr(kry_error_message(), strerror(EFBIG)));
+        kry_status status = map_from(&shared, 2, 2, 0);
+        assert_true(status == KRY_E_NOT_FOUND || status == KRY_E_FORMAT);
+        assert_ok(map_from(&shared, 0, 0, 0));
+        assert_ok(map_from(&shared, 1, 1, 0));
+    }
+    signal(SIGXFSZ, handler);
+    assert_ok(save_into(&shared, 2));
+    assert_ok(map_from(&shared, 2, 2, 0));
+    for (int i = 0; i < SHARING; i++)
+        assert_applies(&shared.layers[i]);
+    free_shared(&shared);
 }
 
 static void place_that_cannot_be_written_is_an_error(void **state) {
@@ -782,6 +812,7 @@ int main(void) {
         cmocka_unit_test(layer_without_weights_is_not_saved),
         cmocka_unit_test(layer_that_lost_its_weights_is_not_saved),
         cmocka_unit_test(full_disk_leaves_nothing_behind),
+        cmocka_unit_test(full_disk_costs_a_file_of_several_one_layer_at_most),
         cmocka_unit_test(place_that_cannot_be_written_is_an_error),
         cmocka_unit_test(kernel_that_fails_to_bind_leaves_the_layer_without_weights),
         cmocka_unit_test(host_out_of_memory_leaves_the_layer_as_it_was),
