@@ -24,7 +24,7 @@
 
 /* A copy of aborting.so, whose constructor aborts, with some bytes replaced. */
 static const char *damage(size_t at, const void *bytes, size_t size) {
-    content file = read_file(mock_path("aborting.so"));
+    content file = read_file(mock_path("deadly/aborting.so"));
     assert_true(at + size <= file.size);
     memcpy(file.bytes + at, bytes, size);
     const char *path = path_in(scratch_folder(), "aborting.so");
@@ -34,7 +34,7 @@ static const char *damage(size_t at, const void *bytes, size_t size) {
 }
 
 static size_t note_of_aborting(void) {
-    content file = read_file(mock_path("aborting.so"));
+    content file = read_file(mock_path("deadly/aborting.so"));
     size_t at = find_note(&file);
     free(file.bytes);
     return at;
@@ -90,7 +90,7 @@ static void constructor_of_a_refused_file_does_not_run(void **state) {
 static void constructor_of_a_file_that_is_left_out_does_not_run(void **state) {
     (void)state;
     const char *disable[] = {"aborting"}, *both = scratch_folder();
-    const char *paths[] = {mock_path("aborting.so")};
+    const char *paths[] = {mock_path("deadly/aborting.so")};
     kry_registry_options options = closed_options(paths, 1);
     options.disable = disable;
     options.disable_count = 1;
