@@ -113,8 +113,10 @@ static inline uint64_t note_cpu_features(const kry_note *note) {
 /* ---- trust.c --------------------------------------------------------------------------- */
 
 /** KRY_E_TRUST: somebody other than root, this user or the owner of this library could have
- *  written the file or swapped it through a directory above. */
-kry_status core_trust(const char *real_path, const struct stat *file, uid_t library_owner);
+ *  written the file or swapped it through a directory above. Where trust is relaxed, `relaxed` is
+ *  warned instead, with what is `done` to the file all the same; else it is NULL. */
+kry_status core_trust(const char *real_path, const struct stat *file, uid_t library_owner,
+                      const struct host_services *relaxed, const char *done);
 /** Root where it cannot be told. KRY_E_MEMORY is the only error. */
 kry_status core_library_owner(uid_t *out);
 

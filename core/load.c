@@ -268,12 +268,8 @@ static kry_status admit(struct load_context *context, struct plugin *plugin,
     }
     if (core_override_find(&context->overrides->disable, name, NULL) != NULL)
         return refuse(plugin, KRY_PLUGIN_DISABLED, KRY_OK, "disabled by an override");
-    kry_status status = core_trust(plugin->path, file, context->library_owner);
-    if (status == KRY_E_TRUST && context->relax_trust) {
-        core_log(context->log, KRY_LOG_WARNING, "%s %s; loaded all the same, as asked",
-                 plugin->path, kry_error_message());
-        status = KRY_OK;
-    }
+    kry_status status = core_trust(plugin->path, file, context->library_owner,
+                                   context->relax_trust ? context->log : NULL, "loaded");
     if (status == KRY_OK)
         status = check_cpu(plugin, context->cpu_features);
     if (status == KRY_OK && context->probe_helper != NULL)

@@ -44,18 +44,15 @@ static kry_status cannot(const char *path, const char *what) {
 
 static kry_status check_trust(const struct mapping *m, const char *real_path,
                               const struct stat *entry) {
+    bool relaxed = m->args->flags & KRY_MAP_RELAX_TRUST;
     uid_t owner;
     kry_status status = core_library_owner(&owner);
     if (status == KRY_OK)
-        status = core_trust(real_path, entry, owner);
-    if (status != KRY_E_TRUST)
-        return status;
-    if (m->args->flags & KRY_MAP_RELAX_TRUST) {
-        core_log(&m->layer->registry->services, KRY_LOG_WARNING,
-                 "%s %s; mapped all the same, as asked", real_path, kry_error_message());
-        return KRY_OK;
-    }
-    return kry_error_set(KRY_E_TRUST, "%s %s", real_path, kry_error_message());
+        status = core_trust(real_path, entry, owner, relaxed ? &m->layer->registry->services : NULL,
+                            "mapped");
+    return status == KRY_E_TRUST
+               ? kry_error_set(KRY_E_TRUST, "%s %s", real_path, kry_error_message())
+               : status;
 }
 
 /* By its real path, whose folders are checked; no link may have taken its place since. */

@@ -42,15 +42,11 @@ kry_status core_probe_find(const struct load_context *context, char **out) {
         status = kry_error_set(KRY_E_IO, "plugins cannot be probed: %s: %s", path, strerror(errno));
     /* It is code that runs with this process's rights, as a plugin is. */
     if (status == KRY_OK)
-        status = core_trust(path, &file, context->library_owner);
-    if (status == KRY_E_TRUST && context->relax_trust) {
-        core_log(context->log, KRY_LOG_WARNING, "%s %s; started all the same, as asked", path,
-                 kry_error_message());
-        status = KRY_OK;
-    } else if (status == KRY_E_TRUST) {
+        status = core_trust(path, &file, context->library_owner,
+                            context->relax_trust ? context->log : NULL, "started");
+    if (status == KRY_E_TRUST)
         status = kry_error_set(KRY_E_TRUST, "plugins cannot be probed: %s %s", path,
                                kry_error_message());
-    }
     if (status == KRY_OK)
         *out = path;
     else

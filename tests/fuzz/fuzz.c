@@ -1,6 +1,7 @@
 #include "fuzz.h"
 
-#include <ftw.h>
+#include "../support/remove_tree.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -33,14 +34,7 @@ void fuzz_file_write(fuzz_file *file, const void *bytes, size_t size) {
 
 static char folder[64];
 
-static int remove_entry(const char *path, const struct stat *entry, int type, struct FTW *at) {
-    (void)entry;
-    (void)type;
-    (void)at;
-    return remove(path);
-}
-
-static void remove_folder(void) { nftw(folder, remove_entry, 4, FTW_DEPTH | FTW_PHYS); }
+static void remove_folder(void) { remove_tree(folder); }
 
 const char *fuzz_folder(void) {
     if (folder[0] != '\0')

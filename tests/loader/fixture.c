@@ -1,6 +1,7 @@
 #include "fixture.h"
 
-#include <ftw.h>
+#include "remove_tree.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,14 +36,7 @@ uint32_t mocks_minor(void) {
 
 static char scratch_root[FIXTURE_PATH];
 
-static int remove_entry(const char *path, const struct stat *entry, int type, struct FTW *at) {
-    (void)entry;
-    (void)type;
-    (void)at;
-    return remove(path);
-}
-
-static void remove_scratch(void) { nftw(scratch_root, remove_entry, 16, FTW_DEPTH | FTW_PHYS); }
+static void remove_scratch(void) { remove_tree(scratch_root); }
 
 const char *scratch_folder(void) {
     static char folders[64][FIXTURE_PATH];

@@ -21,13 +21,20 @@
 #endif
 
 /* The functions of one copy, by the names of the header. */
+/* clang-format off */
 #define FUNCTIONS(DO)                                                                              \
     DO(kry_registry_open)                                                                          \
     DO(kry_registry_close)                                                                         \
     DO(kry_registry_search_path)                                                                   \
-    DO(kry_registry_kernel_count) DO(kry_registry_kernel) DO(kry_registry_find_device)             \
-        DO(kry_layer_create) DO(kry_layer_destroy) DO(kry_layer_prepare) DO(kry_layer_apply)       \
-            DO(kry_error_message)
+    DO(kry_registry_kernel_count)                                                                  \
+    DO(kry_registry_kernel)                                                                        \
+    DO(kry_registry_find_device)                                                                   \
+    DO(kry_layer_create)                                                                           \
+    DO(kry_layer_destroy)                                                                          \
+    DO(kry_layer_prepare)                                                                          \
+    DO(kry_layer_apply)                                                                            \
+    DO(kry_error_message)
+/* clang-format on */
 
 typedef struct copy {
     char folder[FIXTURE_PATH];
@@ -62,6 +69,14 @@ static void bind(copy *out, void *library) {
         fail_msg("%s", dlerror());
 #define FIND(name) find(library, #name, &out->name);
     FUNCTIONS(FIND)
+}
+
+/* Two files of the library, beside different mocks. */
+static void bind_two(copy *a, copy *b) {
+    install(a, "dense.so");
+    install(b, "whole_groups.so");
+    bind(a, dlopen(path_in(a->folder, "libkernelry.so"), RTLD_NOW | RTLD_LOCAL));
+    bind(b, dlopen(path_in(b->folder, "libkernelry.so"), RTLD_NOW | RTLD_LOCAL));
 }
 
 static void open_copy(copy *one) {
@@ -151,10 +166,7 @@ static void assert_copies_work(copy *a, copy *b) {
 static void two_files_of_the_core_do_not_disturb_each_other(void **state) {
     (void)state;
     static copy a, b;
-    install(&a, "dense.so");
-    install(&b, "whole_groups.so");
-    bind(&a, dlopen(path_in(a.folder, "libkernelry.so"), RTLD_NOW | RTLD_LOCAL));
-    bind(&b, dlopen(path_in(b.folder, "libkernelry.so"), RTLD_NOW | RTLD_LOCAL));
+    bind_two(&a, &b);
     assert_true(a.kry_registry_open != b.kry_registry_open);
     assert_copies_work(&a, &b);
 }
@@ -176,10 +188,7 @@ static void cores_in_two_namespaces_do_not_disturb_each_other(void **state) {
 static void copies_share_a_plugin_by_one_path(void **state) {
     (void)state;
     static copy a, b;
-    install(&a, "dense.so");
-    install(&b, "whole_groups.so");
-    bind(&a, dlopen(path_in(a.folder, "libkernelry.so"), RTLD_NOW | RTLD_LOCAL));
-    bind(&b, dlopen(path_in(b.folder, "libkernelry.so"), RTLD_NOW | RTLD_LOCAL));
+    bind_two(&a, &b);
     const char *paths[] = {path_in(a.folder, "kernelry/plugins/dense.so")};
     kry_registry_options options = closed_options(paths, 1);
     assert_int_equal(a.kry_registry_open(&options, &a.registry), KRY_OK);

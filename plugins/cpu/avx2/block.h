@@ -86,7 +86,7 @@ struct step_functions {
         const struct step own = *step;                                                             \
         const struct step_rows at = *rows;                                                         \
         rows->x = NAME(&own, &at, ROWS, TILES, PACKED);                                            \
-        rows->sums += ROWS;                                                                        \
+        rows->sums += (ROWS);                                                                      \
     }
 #define STEP_FUNCTION_UNPACKED(NAME, ROWS)                                                         \
     static void NAME##_##ROWS##_unpacked(const struct step *step, struct step_rows *rows) {        \
@@ -100,7 +100,7 @@ struct step_functions {
             own.zeros += TILE_N;                                                                   \
             at.total += own.total_step;                                                            \
         }                                                                                          \
-        rows->sums += ROWS;                                                                        \
+        rows->sums += (ROWS);                                                                      \
     }
 #define STEP_FUNCTIONS_TO_5(NAME)                                                                  \
     STEP_FUNCTION(NAME, 1, 4)                                                                      \
@@ -116,11 +116,11 @@ struct step_functions {
     STEP_FUNCTION_UNPACKED(NAME, 5)
 #define STEP_TABLE(NAME, X_OCTET_BYTES, UNPACKED_BYTES, ROWS_MAX, OF_6_ROWS, UNPACKED_6)           \
     static const struct step_functions NAME##_functions = {                                        \
-        .x_octet_bytes = X_OCTET_BYTES,                                                            \
-        .rows_max = ROWS_MAX,                                                                      \
+        .x_octet_bytes = (X_OCTET_BYTES),                                                          \
+        .rows_max = (ROWS_MAX),                                                                    \
         .single = {NULL, NAME##_1_1, NAME##_2_1, NAME##_3_1, NAME##_4_1, NAME##_5_1, OF_6_ROWS},   \
         .wide = {NULL, NAME##_1_4, NAME##_2_2, NAME##_3_2},                                        \
-        .unpacked_octet_bytes = UNPACKED_BYTES,                                                    \
+        .unpacked_octet_bytes = (UNPACKED_BYTES),                                                  \
         .unpack = NAME##_unpack,                                                                   \
         .unpacked = {NULL, NULL, NULL, NAME##_3_unpacked, NAME##_4_unpacked, NAME##_5_unpacked,    \
                      UNPACKED_6},                                                                  \

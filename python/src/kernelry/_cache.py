@@ -73,7 +73,8 @@ class Cache:
         end = seed = 0
         for part in self.parts:
             seed = hash_of(part.name, part.layer, seed)
-            part.offset, end = end, end + -(-part.size // HEADER) * HEADER
+            part.offset = end
+            end = part.end
         name = os.path.basename(os.path.realpath(model)).encode(errors="surrogateescape")
         clean = bytes(c if c in _GOOD else ord("_") for c in name[:127]).decode()
         os.makedirs(folder, mode=0o755, exist_ok=True)

@@ -1,4 +1,5 @@
 /* Files that quantize writes: safetensors, folders, and the patterns that choose. */
+#include "../../support/remove_tree.h"
 #include "folder.h"
 #include "module_patterns.h"
 #include "safetensors_write.h"
@@ -9,7 +10,6 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,16 +24,9 @@ static int make_root(void **state) {
     return mkdtemp(root) == NULL;
 }
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *place) {
-    (void)info;
-    (void)type;
-    (void)place;
-    return remove(path);
-}
-
 static int remove_root(void **state) {
     (void)state;
-    return nftw(root, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    return remove_tree(root);
 }
 
 /* The path of a name below the root; good until the fourth call after. */

@@ -3,6 +3,7 @@
  */
 #include "scratch.h"
 
+#include "../../support/remove_tree.h"
 #include "process.h"
 
 #include <setjmp.h>
@@ -11,7 +12,6 @@
 
 #include <cmocka.h>
 #include <dirent.h>
-#include <ftw.h>
 #include <limits.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -28,16 +28,9 @@ int scratch_begin(void **state) {
     return mkdtemp(root) == NULL;
 }
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *place) {
-    (void)info;
-    (void)type;
-    (void)place;
-    return remove(path);
-}
-
 int scratch_end(void **state) {
     (void)state;
-    return nftw(root, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    return remove_tree(root);
 }
 
 const char *scratch_at(const char *name) {

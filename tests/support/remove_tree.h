@@ -1,0 +1,24 @@
+/*
+ * A test's folder and all below it, removed; links are not followed.
+ */
+#ifndef TESTS_SUPPORT_REMOVE_TREE_H
+#define TESTS_SUPPORT_REMOVE_TREE_H
+
+#include <ftw.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+static inline int remove_entry(const char *path, const struct stat *entry, int type,
+                               struct FTW *at) {
+    (void)entry;
+    (void)type;
+    (void)at;
+    return remove(path);
+}
+
+/** Returns 0 when all is gone. */
+static inline int remove_tree(const char *folder) {
+    return nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+#endif
