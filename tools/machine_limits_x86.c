@@ -41,8 +41,10 @@ static const float factors[64] __attribute__((aligned(64))) = {
     CLEAR_ONE(XOR, R, "2")                                                                         \
     CLEAR_ONE(XOR, R, "3")                                                                         \
     CLEAR_ONE(XOR, R, "4")                                                                         \
-    CLEAR_ONE(XOR, R, "5") CLEAR_ONE(XOR, R, "6") CLEAR_ONE(XOR, R, "7") CLEAR_ONE(XOR, R, "8")    \
-        CLEAR_ONE(XOR, R, "9") CLEAR_ONE(XOR, R, "10") CLEAR_ONE(XOR, R, "11")
+    CLEAR_ONE(XOR, R, "5")                                                                         \
+    CLEAR_ONE(XOR, R, "6")                                                                         \
+    CLEAR_ONE(XOR, R, "7")                                                                         \
+    CLEAR_ONE(XOR, R, "8") CLEAR_ONE(XOR, R, "9") CLEAR_ONE(XOR, R, "10") CLEAR_ONE(XOR, R, "11")
 #define EVEN(OP, R, I) OP " %%" R "13, %%" R "12, %%" R I "\n\t"
 #define ODD(OP, R, I) OP " %%" R "15, %%" R "14, %%" R I "\n\t"
 #define TWELVE(OP, R)                                                                              \
@@ -51,8 +53,9 @@ static const float factors[64] __attribute__((aligned(64))) = {
     EVEN(OP, R, "2")                                                                               \
     ODD(OP, R, "3")                                                                                \
     EVEN(OP, R, "4")                                                                               \
-    ODD(OP, R, "5") EVEN(OP, R, "6") ODD(OP, R, "7") EVEN(OP, R, "8") ODD(OP, R, "9")              \
-        EVEN(OP, R, "10") ODD(OP, R, "11")
+    ODD(OP, R, "5")                                                                                \
+    EVEN(OP, R, "6")                                                                               \
+    ODD(OP, R, "7") EVEN(OP, R, "8") ODD(OP, R, "9") EVEN(OP, R, "10") ODD(OP, R, "11")
 
 #define REGISTERS                                                                                  \
     "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",       \

@@ -308,7 +308,8 @@ static int run(struct arguments *arguments) {
     if (code != EXIT_YES || v.request.path == NULL)
         return code;
     kry_status status = junit_begin(&v.junit, v.request.junit);
-    code = status == KRY_OK ? open_plugin(&v, KRY_REGISTRY_NO_DEFAULT_DIR) : complain_status(status);
+    code =
+        status == KRY_OK ? open_plugin(&v, KRY_REGISTRY_NO_DEFAULT_DIR) : complain_status(status);
     if (code == EXIT_YES && v.plugin.state != KRY_PLUGIN_LOADED) {
         code = report_refusal(&v);
         goto out;

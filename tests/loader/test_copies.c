@@ -21,7 +21,6 @@
 #endif
 
 /* The functions of one copy, by the names of the header. */
-/* clang-format off */
 #define FUNCTIONS(DO)                                                                              \
     DO(kry_registry_open)                                                                          \
     DO(kry_registry_close)                                                                         \
@@ -34,7 +33,6 @@
     DO(kry_layer_prepare)                                                                          \
     DO(kry_layer_apply)                                                                            \
     DO(kry_error_message)
-/* clang-format on */
 
 typedef struct copy {
     char folder[FIXTURE_PATH];

@@ -81,12 +81,12 @@ static inline int64_t tiled_int8_can_implement(const kry_device *device, const k
     static kry_status NAME##_workspace(const kry_device *device, const kry_linear *linear,         \
                                        int64_t m, kry_workspace *out) {                            \
         (void)device;                                                                              \
-        out->scratch_bytes = tiled_scratch(&NAME, linear, m);                                      \
+        out->scratch_bytes = tiled_scratch(&(NAME), linear, m);                                    \
         out->zeroed_bytes = 0;                                                                     \
         return KRY_OK;                                                                             \
     }                                                                                              \
     static kry_status NAME##_apply(const kry_binding *binding, const kry_apply_args *args) {       \
-        return tiled_apply(&NAME, binding, args);                                                  \
+        return tiled_apply(&(NAME), binding, args);                                                \
     }                                                                                              \
     static const kry_linear_kernel NAME##_functions = {.struct_size = sizeof(kry_linear_kernel),   \
                                                        .can_implement = NAME##_can_implement,      \
@@ -98,7 +98,7 @@ static inline int64_t tiled_int8_can_implement(const kry_device *device, const k
                                                        .apply = NAME##_apply};                     \
     static const kry_kernel NAME##_kernel = {.struct_size = sizeof(kry_kernel),                    \
                                              .name = #NAME,                                        \
-                                             .summary = sentence,                                  \
+                                             .summary = (sentence),                                \
                                              .platform = "cpu",                                    \
                                              .operation = KRY_OPERATION_LINEAR,                    \
                                              .layout_name = TILED_LAYOUT_NAME,                     \
