@@ -875,7 +875,7 @@ int main(int argc, char **argv) {
             rows = {std::atol(argv[6])};
         if (argc > 5) {
             time_shape(linear_of(std::atol(argv[3]), std::atol(argv[4]), std::atol(argv[5]),
-                                 KRY_WEIGHT_U4B8, f16),
+                                 argc > 7 ? KRY_WEIGHT_U8B128 : KRY_WEIGHT_U4B8, f16),
                        rows, blas, every);
             return 0;
         }

@@ -79,7 +79,7 @@ struct gpu_arrange_params {
     int32_t k;
     int32_t front;
     int32_t places;    /* a multiple of 64 */
-    int32_t parts;     /* blocks that share a row; the grid is a multiple */
+    int32_t parts;     /* blocks that share rows; the grid is a multiple */
     int32_t unit;      /* bytes: x, its rows and place 0 lie at multiples of 16, 8, 4 or 2 */
     int32_t in_shared; /* 1: there is shared memory for a row */
     int32_t reserved;
@@ -102,6 +102,9 @@ struct gpu_fill_source_params {
     uint32_t *header;
     int32_t *source;
 };
+
+/* arrange.h: rows that a block puts in order at a time, where columns keep theirs. */
+enum { GPU_ARRANGE_ROWS = 4 };
 
 /* tile_amd.h: waves of a block, and bytes of a row of x in shared memory. */
 enum { GPU_AMD_WAVES = 4, GPU_AMD_PITCH = GPU_TILE_K * 2 + 16 };

@@ -353,10 +353,13 @@ static void arrange_rows(const struct gpu_layout *layout, bool arranged, struct 
     if (!arranged)
         return;
     int64_t parts = gpu_ceil_div(layout->k_tiles * GPU_TILE_K / 8, 256); /* a chunk a thread */
+    int64_t rows = out->rows;                                            /* or so many at a time */
     if (layout->gathered)
-        parts = minimum(parts, gpu_ceil_div(ARRANGE_BLOCKS, out->rows));
+        parts = minimum(parts, gpu_ceil_div(ARRANGE_BLOCKS, rows));
+    else if (rows > ARRANGE_BLOCKS)
+        rows = gpu_ceil_div(rows, GPU_ARRANGE_ROWS);
     out->scratch_bytes = arranged_bytes(layout, out->rows);
-    out->arrange = launch_of_units("gpu_arrange", minimum(out->rows, 65535 / parts) * parts,
+    out->arrange = launch_of_units("gpu_arrange", minimum(rows, 65535 / parts) * parts,
                                    arrange_shared_bytes(layout));
     out->arrange_parts = (int32_t)parts;
     out->arrange.early = out->main.early;

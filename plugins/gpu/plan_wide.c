@@ -77,35 +77,43 @@ struct wide_candidate {
 };
 
 /** Nanoseconds of each tile on an H100, fitted to what all candidates of many calls took, see
- *  bench/gpu/NOTES.md. */
+ *  bench/gpu/NOTES.md. Where blocks share a multiprocessor a stage takes so many times as long. */
 struct wide_cost {
-    int32_t begin;  /* of an output tile: its begin and end */
-    int32_t stage;  /* of 4 bits */
-    double crowded; /* a stage, where blocks share a multiprocessor, over one alone */
-    double bits8;   /* a stage of 8 bits over one of 4 */
+    int32_t begin;     /* of an output tile: its begin and end */
+    int32_t stage;     /* of 4 bits */
+    double crowded;    /* a stage, where blocks share a multiprocessor, over one alone */
+    int32_t any_stage; /* the same of the entry for any groups */
+    double any_crowded;
+    double bits8; /* a stage of 8 bits over one of 4 */
 };
 static const struct wide_cost costs[] = {
-    {0, 256, 1.33, 1.9},     {776, 370, 1.13, 1.9},  {1163, 492, 1.63, 1.9}, {0, 301, 1.19, 1.9},
-    {893, 483, 1.2, 1.9},    {215, 967, 1.31, 1.9},  {1959, 536, 1.41, 1.4}, {2013, 780, 1.0, 1.4},
-    {12233, 1207, 1.0, 1.3}, {2964, 1429, 1.0, 1.3},
+    {130, 291, 1.15, 347, 1.23, 1.16},  {290, 421, 1.18, 728, 1.0, 1.12},
+    {143, 876, 1.03, 1208, 1.1, 1.32},  {98, 307, 1.2, 368, 1.17, 1.18},
+    {683, 561, 1.06, 707, 1.11, 1.06},  {785, 938, 1.01, 1275, 1.13, 1.24},
+    {233, 319, 1.14, 407, 1.16, 1.22},  {1875, 551, 1.17, 595, 1.52, 1.1},
+    {37, 442, 1.15, 504, 1.23, 1.3},    {1953, 763, 1.13, 804, 1.46, 1.5},
+    {1189, 675, 1.0, 822, 1.0, 1.06},   {2510, 911, 1.0, 1059, 1.0, 1.08},
+    {7711, 1205, 1.0, 1629, 1.0, 1.08}, {4768, 1049, 1.0, 1219, 1.0, 1.4},
 };
 _Static_assert(sizeof costs / sizeof *costs == TILES, "one for each tile");
 
-enum { LAUNCH_NS = 1732 };
-
-/** A stage of entries for any groups over one of others, with few rows and with many; and where
- *  their blocks share a multiprocessor over one alone. */
-#define ANY_FEW 0.81
-#define ANY_MANY 0.62
-#define ANY_CROWDED 2.16
+enum { LAUNCH_NS = 200 };
 
 /** What sharing an output tile among so many blocks costs. */
 static double join_ns(int32_t cluster, int32_t m) {
-    static const int32_t few_rows[GPU_CLUSTER_MAX] = {0, 223, 1180, 675, 942, 893, 1300, 452};
-    return few_rows[cluster - 1] * (1 + 1.585 * m / 64);
+    static const int32_t few_rows[GPU_CLUSTER_MAX] = {0, 511, 993, 637, 879, 773, 1236, 577};
+    return few_rows[cluster - 1] * (1 + 1.99 * m / 64);
 }
 
-/** The longer of what its stages take and of reading the weights at 3 TB/s. */
+/** What the grid that follows loses where this one leaves it less than two thirds of the places for
+ *  blocks, so that it starts later. */
+static double crowd_ns(const struct wide_candidate *c, int64_t multiprocessors) {
+    double taken =
+        (double)(c->clusters * c->cluster) / (double)(multiprocessors * c->tile->resident);
+    return taken > 0.333 ? 4620 * (taken - 0.333) : 0;
+}
+
+/** Beginnings and ends, and the longer of what its stages take and of reading the weights. */
 static double cost_of(const struct gpu_facts *facts, const struct gpu_layout *layout,
                       const struct wide_candidate *c) {
     const struct wide_tile *t = c->tile;
@@ -114,16 +122,15 @@ static double cost_of(const struct gpu_facts *facts, const struct gpu_layout *la
     double stages =
         (double)gpu_ceil_div(gpu_ceil_div(layout->k_tiles, GPU_WIDE_TILES_K), c->cluster);
     int64_t multiprocessors = facts->multiprocessors != 0 ? facts->multiprocessors : 132;
-    bool full = t->resident > 1 && c->clusters * c->cluster > multiprocessors;
+    bool crowded = t->resident > 1 && c->clusters * c->cluster > multiprocessors;
     bool any = has_any_groups(layout);
-    double stage = cost->stage * (layout->bits == 4 ? 1 : cost->bits8);
-    if (any)
-        stage *= t->m > 16 ? ANY_MANY : ANY_FEW;
-    if (full)
-        stage *= any ? ANY_CROWDED : cost->crowded;
-    double work = LAUNCH_NS + rounds * (cost->begin + join_ns(c->cluster, t->m) + stages * stage);
-    double read = 1000 + 1.08 * (double)(layout->bytes - layout->scales_at) / 3000;
-    return work > read ? work : read;
+    double stage = (any ? cost->any_stage : cost->stage) * (layout->bits == 4 ? 1 : cost->bits8);
+    if (crowded)
+        stage *= any ? cost->any_crowded : cost->crowded;
+    double work = rounds * stages * stage;
+    double read = 795 + (double)(layout->bytes - layout->scales_at) / 3750;
+    return LAUNCH_NS + crowd_ns(c, multiprocessors) +
+           rounds * (cost->begin + join_ns(c->cluster, t->m)) + (work > read ? work : read);
 }
 
 static bool candidate_of(const struct gpu_facts *facts, const struct gpu_layout *layout,

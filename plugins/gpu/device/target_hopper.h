@@ -169,6 +169,11 @@ GPU_DEVICE uint64_t gpu_wgmma_operand(const unsigned char *b, uint32_t step) {
                   GPU_FIRST_TEN GPU_TEN(1) GPU_TEN(2) GPU_TEN(3) GPU_TEN(4)                        \
                       GPU_TEN(5) "%60, %61, %62, %63",                                             \
                   64, 65, 66, 67, 68, GPU_C64(0));                                                 \
+    else if constexpr (N == 192)                                                                   \
+        GPU_WGMMA(192, type,                                                                       \
+                  GPU_FIRST_TEN GPU_TEN(1) GPU_TEN(2) GPU_TEN(3) GPU_TEN(4) GPU_TEN(5) GPU_TEN(6)  \
+                      GPU_TEN(7) GPU_TEN(8) "%90, %91, %92, %93, %94, %95",                        \
+                  96, 97, 98, 99, 100, GPU_C64(0), GPU_C16(64), GPU_C16(80));                      \
     else                                                                                           \
         GPU_WGMMA(256, type,                                                                       \
                   GPU_FIRST_TEN GPU_TEN(1) GPU_TEN(2) GPU_TEN(3) GPU_TEN(4) GPU_TEN(5) GPU_TEN(6)  \
@@ -179,7 +184,7 @@ GPU_DEVICE uint64_t gpu_wgmma_operand(const unsigned char *b, uint32_t step) {
 template <int N, bool BF16>
 GPU_DEVICE void gpu_wgmma(float (&c)[N / 2], const uint32_t a[4], const unsigned char *b,
                           uint32_t step) {
-    static_assert(N == 8 || N == 16 || N == 32 || N == 64 || N == 128 || N == 256);
+    static_assert(N == 8 || N == 16 || N == 32 || N == 64 || N == 128 || N == 192 || N == 256);
     uint64_t operand = gpu_wgmma_operand(b, step);
     if constexpr (BF16) {
         GPU_WGMMAS("bf16");

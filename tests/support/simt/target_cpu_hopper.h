@@ -78,7 +78,7 @@ template <int N> GPU_DEVICE void gpu_wgmma_wait(SIMT_WHERE) {
 template <int N, bool BF16>
 GPU_DEVICE void gpu_wgmma(float (&c)[N / 2], const uint32_t a[4], const unsigned char *b,
                           uint32_t step, SIMT_WHERE) {
-    static_assert(N == 8 || N == 16 || N == 32 || N == 64 || N == 128 || N == 256);
+    static_assert(N == 8 || N == 16 || N == 32 || N == 64 || N == 128 || N == 192 || N == 256);
     simt_wgmma(SIMT_PLACE, static_cast<uint32_t>(N), BF16, c, a, b, step);
 }
 
