@@ -180,7 +180,7 @@ struct load_context {
     struct plugin *plugins;         /* those before this one */
     size_t count;
     size_t *by_inode; /* hashed, open addressing: the place of a plugin, from 1; 0 is free */
-    size_t slots;     /* a power of two, more than there are files; 0: one file is loaded alone */
+    size_t slots;     /* a power of two, more than there are files */
 };
 
 /** Check and load one file; whatever is wrong with it is recorded in *out. KRY_E_MEMORY is the
