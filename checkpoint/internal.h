@@ -2,8 +2,8 @@
  * What the files of the checkpoint library share, in the order in which a checkpoint is read:
  * files become tensors (map, safetensors, index, tensors), configs become rules (json, config,
  * pattern), rules and tensors become layers (layer; compressed_tensors, gptq, awq), and a slice
- * of a layer becomes views (slice, zero_points, weights) and gets a key (content). Nothing here is
- * public.
+ * of a layer becomes views (slice, zero_points, weights) and gets a key (content); layers that were
+ * prepared from them share a file (cache). Nothing here is public.
  */
 #ifndef KERNELRY_CHECKPOINT_INTERNAL_H
 #define KERNELRY_CHECKPOINT_INTERNAL_H

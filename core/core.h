@@ -33,6 +33,12 @@ kry_status core_copy_out(void *to, const void *from, size_t from_size, const cha
 /** A printf into fresh memory; NULL when out of it. */
 char *core_format(const char *format, ...) KRY_PRINTF(1, 2);
 
+/* ---- error.c --------------------------------------------------------------------------- */
+
+/** Make a text fit for one line of a log or a terminal, in place, whoever wrote it: control
+ *  characters, C1's too, and bytes that are no UTF-8 become '?', line feeds and tabs spaces. */
+void core_clean(char *text);
+
 /* ---- host.c: services, ours or the embedder's ------------------------------------------ */
 
 /** The services that a registry gives to kernels: the embedder's, then the platform's, then
@@ -174,7 +180,7 @@ struct load_context {
     struct plugin *plugins;         /* those before this one */
     size_t count;
     size_t *by_inode; /* hashed, open addressing: the place of a plugin, from 1; 0 is free */
-    size_t slots;     /* a power of two, more than there are files; 0: one file is loaded alone */
+    size_t slots;     /* a power of two, more than there are files */
 };
 
 /** Check and load one file; whatever is wrong with it is recorded in *out. KRY_E_MEMORY is the

@@ -242,8 +242,11 @@ static kry_status platform_device(const kry_registry *registry, const char *plat
         return KRY_E_NOT_FOUND;
     kry_device device = {.struct_size = sizeof device};
     kry_status status = operations->device(index, &device);
-    if (status == KRY_OK)
+    if (status == KRY_OK) {
+        device.name[sizeof device.name - 1] = '\0';
+        core_clean(device.name);
         *out = device;
+    }
     return status;
 }
 

@@ -12,9 +12,14 @@
 #include <string.h>
 #include <strings.h>
 
-static void offered_log(void *context, int32_t level, const char *message) {
+enum { MESSAGE_BYTES = 4096 /* of a line of the log; the rest is cut off */ };
+
+static void offered_log(void *context, int32_t level, const char *text) {
     static const char *const words[] = {"", "error", "warning", "info", "debug"};
     const struct host_services *services = context;
+    char message[MESSAGE_BYTES]; /* what a plugin says may hold anything */
+    snprintf(message, sizeof message, "%s", text != NULL ? text : "");
+    core_clean(message);
     if (services->embedder.log != NULL)
         services->embedder.log(services->embedder.context, level, message);
     if (level >= KRY_LOG_ERROR && level <= services->stderr_level)
@@ -114,7 +119,7 @@ kry_status core_host_copy(kry_host *to, const kry_host *from) {
 void core_log(const struct host_services *services, int32_t level, const char *format, ...) {
     if (services->embedder.log == NULL && level > services->stderr_level)
         return;
-    char message[4096];
+    char message[MESSAGE_BYTES];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(message, sizeof message, format, arguments);

@@ -31,8 +31,6 @@ static kry_status refuse_by_error(struct plugin *plugin, kry_status status) {
 
 /* One plugin by two paths is one plugin. Named outright once is named outright. */
 static bool seen_before(struct load_context *context, const struct plugin *plugin) {
-    if (context->slots == 0)
-        return false;
     size_t slot = (size_t)((uint64_t)plugin->inode * UINT64_C(0x9e3779b97f4a7c15) >> 32);
     for (; context->by_inode[slot &= context->slots - 1] != 0; slot++) {
         struct plugin *other = &context->plugins[context->by_inode[slot] - 1];

@@ -111,14 +111,18 @@ static _Noreturn void try_plugin(char *path, uint64_t features) {
     struct overrides no_overrides = {0};
     struct host_services silent;
     core_host_init(&silent, NULL, false);
+    struct plugin plugin;
+    size_t places[2] = {0};
     struct load_context context = {
         .log = &silent,
         .overrides = &no_overrides,
         .cpu_features = features,
         .relax_trust = true, /* whether it is trusted was decided by who started this */
-        .step = tell_step};
+        .step = tell_step,
+        .plugins = &plugin,
+        .by_inode = places,
+        .slots = 2};
     struct found_file file = {.path = path, .named_outright = true};
-    struct plugin plugin;
     bool skip;
     tell("at its note");
     kry_status status = core_load(&context, &file, &plugin, &skip);

@@ -128,7 +128,11 @@ size_t kry_refusal_format(const kry_refusal *refusal, char *out, size_t size) {
             out[0] = '\0';
         return 0;
     }
-    if (refusal->sentence != NULL && refusal->sentence[0] != '\0')
-        return (size_t)snprintf(out, size, "%s", refusal->sentence);
+    if (refusal->sentence != NULL && refusal->sentence[0] != '\0') {
+        size_t length = (size_t)snprintf(out, size, "%s", refusal->sentence);
+        if (size > 0)
+            core_clean(out);
+        return length;
+    }
     return format_values(refusal, out, size);
 }

@@ -7,14 +7,12 @@
 
 #include <kernelry/checkpoint.h>
 
-#include <jansson.h>
-
 /** The folder and how it is used. All zero: no cache. */
 struct cache {
-    const char *folder;      /* NULL: none */
-    uint32_t content;        /* KRY_CONTENT_* */
-    uint32_t flags;          /* KRY_MAP_* */
-    struct cache_file *file; /* between cache_open and cache_close */
+    const char *folder;         /* NULL: none */
+    uint32_t content;           /* KRY_CONTENT_* */
+    uint32_t flags;             /* KRY_MAP_* */
+    kry_checkpoint_cache *file; /* between cache_open and cache_close */
 };
 
 /** What became of a layer in its file. All but the first two: it was prepared and saved. */
@@ -35,8 +33,7 @@ const char *cache_word(enum cache_outcome outcome);
 kry_status cache_make_folder(const char *folder);
 
 /**
- * Find the place of each layer of a model: they lie in the checkpoint's order, and the file is
- * named after the model and what all of them are, so that other kernels have files of their own.
+ * Give each layer of a model its place in the model's file, in the checkpoint's order.
  * Layers that no kernel runs have no place. Without a folder nothing is done.
  *
  * model      its path

@@ -4,11 +4,11 @@
 #include "folder.h"
 
 #include "atomic_file.h"
+#include "remove_tree.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { OPEN_FOLDERS_MAX = 16, DEPTH_MAX = 8, COPY_BYTES = 1 << 20 };
+enum { DEPTH_MAX = 8, COPY_BYTES = 1 << 20 };
 
 static kry_status io_error(const char *path, const char *doing) {
     return kry_error_set(KRY_E_IO, "%s: cannot be %s: %s", path, doing, strerror(errno));
@@ -68,13 +68,6 @@ kry_status new_folder_begin(struct new_folder *folder, const char *path) {
     return mkdtemp(folder->temporary) != NULL ? KRY_OK : io_error(path, "made");
 }
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *place) {
-    (void)info;
-    (void)type;
-    (void)place;
-    return remove(path);
-}
-
 kry_status new_folder_end(struct new_folder *folder, kry_status status) {
     mode_t mask = umask(0);
     umask(mask);
@@ -82,7 +75,7 @@ kry_status new_folder_end(struct new_folder *folder, kry_status status) {
                              rename(folder->temporary, folder->path) != 0))
         status = io_error(folder->path, "put into place");
     if (status != KRY_OK)
-        nftw(folder->temporary, remove_entry, OPEN_FOLDERS_MAX, FTW_DEPTH | FTW_PHYS);
+        remove_tree(folder->temporary);
     return status;
 }
 

@@ -187,6 +187,80 @@ KRY_API kry_status kry_checkpoint_content(const kry_checkpoint *checkpoint, size
                                           const kry_slice *slice, uint32_t how, kry_linear *linear,
                                           char *content, size_t size);
 
+/* ---- a cache of prepared weights ------------------------------------------------------- */
+
+/**
+ * The file of one model's prepared weights in a folder (docs/prepared.md): layers are mapped from
+ * it while they are good; those that are not are saved into a new file beside it, which takes its
+ * place as a whole. A start does, for each layer that was added:
+ *
+ *     kry_checkpoint_cache_find(cache, name, &map) || kry_layer_map(layer, &map)
+ *     // KRY_E_NOT_FOUND, _FORMAT, _FOREIGN, _STALE: prepare, then
+ *     kry_checkpoint_cache_renew(cache, name, &save) || kry_layer_save(layer, &save)
+ *
+ * and at the end kry_checkpoint_cache_commit. `content` of both is the caller's to set.
+ *
+ * Threads    one call at a time on a cache; finds may go on beside each other, and maps and saves,
+ *            which do not touch it, beside anything but its commit.
+ */
+typedef struct kry_checkpoint_cache kry_checkpoint_cache;
+
+/**
+ * Begin; no file is touched.
+ *
+ * folder     must be there when a layer is renewed
+ * model      its path, after whose last name the file is named; it need not exist
+ * Ownership  copies both.
+ * Errors     KRY_E_ARGUMENT: a path that is too long, among others; KRY_E_MEMORY.
+ */
+KRY_API kry_status kry_checkpoint_cache_open(const char *folder, const char *model,
+                                             kry_checkpoint_cache **out);
+
+/**
+ * Give a layer its place, behind those that were added before. The names, layouts and descriptions
+ * of all name the file: add every layer, in an order that is the same at each start (the
+ * checkpoint's), before any is found. Its weights are not looked at.
+ *
+ * Ownership  copies the name; the layer may be destroyed, and made again to be mapped.
+ * Errors     KRY_E_ARGUMENT: a name that was added before, among others; KRY_E_STATE: after a
+ *            renewal; KRY_E_MEMORY. The cache is as it was.
+ */
+KRY_API kry_status kry_checkpoint_cache_add(kry_checkpoint_cache *cache, const char *name,
+                                            const kry_layer *layer);
+
+/**
+ * Tell where a layer is to be mapped: sets path, offset and bytes, whether or not there is
+ * anything. Other fields are the caller's.
+ *
+ * Ownership  the path lives as long as the cache.
+ * Errors     KRY_E_NOT_FOUND: no such layer was added; KRY_E_ARGUMENT; KRY_E_ABI: a struct that
+ *            lacks these fields. *out is as it was.
+ */
+KRY_API kry_status kry_checkpoint_cache_find(const kry_checkpoint_cache *cache, const char *name,
+                                             kry_map_args *out);
+
+/**
+ * Tell where a layer is to be saved instead: sets path and offset, and KRY_SAVE_INTO in flags.
+ * The first one makes the new file. After a save that failed, close without a commit.
+ *
+ * Ownership  the path lives until the commit.
+ * Errors     as kry_checkpoint_cache_find; KRY_E_IO: the folder cannot be written to.
+ */
+KRY_API kry_status kry_checkpoint_cache_renew(kry_checkpoint_cache *cache, const char *name,
+                                              kry_save_args *out);
+
+/**
+ * Give the new file, if one was made, the layers of the old that were not renewed, make it durable
+ * and put it in place. Mappings of the old file stay as they are. Of several that commit to one
+ * file, also from other processes, the last wins.
+ *
+ * Errors     KRY_E_IO, a full disk among others: the new file is gone, the old is as it was.
+ */
+KRY_API kry_status kry_checkpoint_cache_commit(kry_checkpoint_cache *cache);
+
+/** End; what was renewed and not committed is removed. */
+KRY_API void kry_checkpoint_cache_close(kry_checkpoint_cache **cache);
+
 #ifdef __cplusplus
 }
 #endif

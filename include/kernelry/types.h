@@ -279,7 +279,8 @@ enum {
  * A refusal: machine-readable, cheap to write, complete.
  *
  * Ownership  `sentence` has static storage (a string literal of the plugin); it may be NULL,
- *            then the core words one from the code and the values.
+ *            then the core words one from the code and the values. It is as the plugin wrote it:
+ *            kry_refusal_format makes one line of it, without control characters (KRY-C24).
  */
 typedef struct kry_refusal {
     size_t struct_size;

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 
@@ -238,20 +239,38 @@ def test_cache_that_cannot_be_is_an_error(model, tmp_path):
         Checkpoint(folder).content(UP, how="name")
 
 
-def test_failed_fill_leaves_the_file_as_it_was(model, tmp_path, monkeypatch):
+def test_failed_fill_leaves_the_file_as_it_was(model, tmp_path):
     folder, cache = model[0], tmp_path / "cache"
     start(folder, cache)
     [file] = cache.iterdir()
     spoil(file, 4096 + 3)
-    before = file.read_bytes()
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(kernelry.FileError, match="No space left"):
-        start(folder, cache)
+    before, (soft, hard) = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        with pytest.raises(kernelry.FileError, match="File too large"):
+            start(folder, cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [*cache.iterdir()] == [file] and file.read_bytes() == before
+
+
+def test_failed_prepare_leaves_the_file_as_it_was(model, tmp_path, monkeypatch):
+    folder, cache = model[0], tmp_path / "cache"
+    start(folder, cache)
+    [file] = cache.iterdir()
+    os.truncate(file, 0)
+    prepare, prepared = Layer.prepare, []
+
+    def fail_second(self, weights):
+        prepared.append(self)
+        if len(prepared) == 2:
+            raise kernelry.FileError("the second layer's weights are away")
+        prepare(self, weights)
+
+    monkeypatch.setattr(Layer, "prepare", fail_second)
+    with pytest.raises(kernelry.FileError, match="are away"):
+        start(folder, cache)
+    assert [*cache.iterdir()] == [file] and file.read_bytes() == b""
 
 
 def test_processes_share_the_memory_of_a_file(model, tmp_path):

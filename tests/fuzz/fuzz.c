@@ -1,6 +1,6 @@
 #include "fuzz.h"
 
-#include "../support/remove_tree.h"
+#include "../../tools/remove_tree.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 #include "fixture.h"
 
-#include "remove_tree.h"
+#include "../../tools/remove_tree.h"
 
 #include <stdio.h>
 #include <stdlib.h>

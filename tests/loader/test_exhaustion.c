@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "shim.h"
@@ -272,6 +273,90 @@ static void first_load_of_a_plugin_fails_as_cleanly(void **state) {
     call_points += k - 1;
 }
 
+/* ---- trials in another process --------------------------------------------------------------- */
+
+/* One that is fine, and one that ends the process where it is loaded: this one's, if ever a trial
+ * were passed over. */
+static const char *tried[] = {NULL, NULL};
+
+static kry_status open_trying_step(void *argument) {
+    kry_registry_options options = closed_options(tried, 2);
+    options.flags |= KRY_REGISTRY_PROBE;
+    options.probe_milliseconds = 60000;
+    kry_registry **out = argument;
+    *out = NULL;
+    kry_status status = kry_registry_open(&options, out);
+    assert_true((status == KRY_OK) == (*out != NULL));
+    return status;
+}
+
+static void no_child_is_left(void *argument) {
+    (void)argument;
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    assert_int_equal(errno, ECHILD);
+}
+
+/* What became of the fine one. */
+static uint32_t look_at_tried(const kry_registry *opened) {
+    kry_plugin_info fine = KRY_INIT(kry_plugin_info), deadly = KRY_INIT(kry_plugin_info);
+    assert_int_equal(kry_registry_plugin(opened, 0, &fine), KRY_OK);
+    assert_int_equal(kry_registry_plugin(opened, 1, &deadly), KRY_OK);
+    assert_int_equal(deadly.state, KRY_PLUGIN_REFUSED);
+    assert_true(deadly.reason[0] != '\0');
+    assert_true(fine.state == KRY_PLUGIN_LOADED ||
+                (fine.state == KRY_PLUGIN_REFUSED && fine.reason[0] != '\0'));
+    return fine.state;
+}
+
+/* Every system call of an opening with trials fails in turn with the error. */
+static void fail_calls_of_trials(int error_number) {
+    unsigned k = 1;
+    kry_registry *opened;
+    size_t live = shim_live();
+    int descriptors = shim_descriptors();
+    for (; k < ENDLESS; k++) {
+        kry_error_set(KRY_OK, "%s", "");
+        shim_fail_call(k, error_number);
+        kry_status status = open_trying_step(&opened);
+        shim_stop();
+        if (status != KRY_OK && kry_error_message()[0] == '\0')
+            fail_msg("call %u (%s): status %d and no word", k, shim_failed(), status);
+        if (status == KRY_OK && look_at_tried(opened) != KRY_PLUGIN_LOADED && !shim_failed())
+            fail_msg("%s is not loaded", tried[0]);
+        kry_registry_close(&opened);
+        if (shim_live() != live || shim_descriptors() != descriptors)
+            fail_msg("call %u (%s) left %zu blocks, %d descriptors", k, shim_failed(),
+                     shim_live() - live, shim_descriptors() - descriptors);
+        no_child_is_left(NULL);
+        if (shim_failed() == NULL)
+            break;
+    }
+    assert_in_range(k, 30, ENDLESS - 1);
+    printf("open with trials: %u system calls failed in turn, with '%s'\n", k - 1,
+           strerror(error_number));
+    call_points += k - 1;
+}
+
+static void trial_that_cannot_be_made_lets_nothing_through(void **state) {
+    (void)state;
+#ifdef LOADER_CROSSED /* the system cannot start programs for this processor */
+    skip();
+#endif
+    char fine[FIXTURE_PATH], deadly[FIXTURE_PATH];
+    snprintf(fine, sizeof fine, "%s", mock_path("dense.so"));
+    snprintf(deadly, sizeof deadly, "%s", mock_path("deadly/deadly_abort.so"));
+    tried[0] = fine;
+    tried[1] = deadly;
+    kry_registry *opened;
+    size_t live = shim_live();
+    starve("open with trials", open_trying_step, no_child_is_left, &opened);
+    assert_int_equal(look_at_tried(opened), KRY_PLUGIN_LOADED);
+    kry_registry_close(&opened);
+    assert_int_equal(shim_live(), live);
+    fail_calls_of_trials(EIO);
+    fail_calls_of_trials(EINTR);
+}
+
 static void reads_in_pieces_make_no_difference(void **state) {
     (void)state;
     static log_lines log;
@@ -470,6 +555,7 @@ int main(void) {
         cmocka_unit_test(opening_without_memory_is_a_clean_error),
         cmocka_unit_test(opening_with_failing_system_calls_tells_what_it_lacks),
         cmocka_unit_test(first_load_of_a_plugin_fails_as_cleanly),
+        cmocka_unit_test(trial_that_cannot_be_made_lets_nothing_through),
         cmocka_unit_test(reads_in_pieces_make_no_difference),
         cmocka_unit_test(layer_without_memory_fails_and_stays_as_it_was),
         cmocka_unit_test(files_of_prepared_weights_survive_failing_system_calls),

@@ -226,6 +226,58 @@ static void answer_that_is_odd_is_a_yes_or_a_no(void **state) {
     kry_registry_close(&opened);
 }
 
+/* ---- text that is no line of a log ---- */
+
+static void assert_clean(const char *text) {
+    static const char clean[] = "caf\xc3\xa9 ?[31mred? ??2J ? kernelry: error: forged";
+    if (strstr(text, clean) == NULL)
+        fail_msg("'%s' lacks '%s'", text, clean);
+}
+
+static void controls_in_a_refusal_reach_no_log(void **state) {
+    (void)state;
+    kry_registry *opened = open_mocks(NULL, "forging.so", NULL);
+    kry_linear linear = small_layer();
+    kry_decision *decision = decide(opened, "cpu", &linear);
+    char text[512];
+    kry_candidate candidate = candidate_of(decision, "forging");
+    size_t length = kry_refusal_format(candidate.refusal, text, sizeof text);
+    assert_int_equal(length, strlen(text));
+    assert_clean(text);
+    for (size_t size = 1; size <= length; size++) { /* cut inside a character too */
+        memset(text, '\xff', sizeof text);
+        assert_int_equal(kry_refusal_format(candidate.refusal, text, size), length);
+        assert_int_equal(strlen(text), size - 1);
+        assert_null(strpbrk(text, "\x1b\a\n\xff"));
+    }
+    kry_decision_destroy(&decision);
+    kry_device device = find_device(opened, "cpu");
+    kry_layer_args args = KRY_INIT(kry_layer_args);
+    args.device = &device;
+    args.linear = &linear;
+    kry_layer *layer = NULL;
+    assert_int_equal(kry_layer_create(opened, &args, &layer), KRY_E_NO_KERNEL);
+    assert_clean(kry_error_message());
+    kry_registry_close(&opened);
+}
+
+static void controls_in_an_error_or_a_log_line_of_a_plugin_are_cleaned(void **state) {
+    (void)state;
+    log_lines log;
+    log_init(&log);
+    kry_registry *opened = open_mocks(&log, "opening_forging.so", NULL);
+    kry_linear linear = small_layer();
+    kry_device device = find_device(opened, "cpu");
+    kry_layer_args args = KRY_INIT(kry_layer_args);
+    args.device = &device;
+    args.linear = &linear;
+    kry_layer *layer = NULL;
+    assert_int_equal(kry_layer_create(opened, &args, &layer), KRY_E_DEPENDENCY);
+    assert_clean(kry_error_message());
+    assert_clean(log.text);
+    kry_registry_close(&opened);
+}
+
 /* ---- a kernel that takes its time ---------------------------------------------------------------
  */
 
@@ -537,6 +589,8 @@ int main(void) {
         cmocka_unit_test(table_with_wrong_names_is_refused),
         cmocka_unit_test(platform_whose_operations_are_all_null_harms_nobody),
         cmocka_unit_test(answer_that_is_odd_is_a_yes_or_a_no),
+        cmocka_unit_test(controls_in_a_refusal_reach_no_log),
+        cmocka_unit_test(controls_in_an_error_or_a_log_line_of_a_plugin_are_cleaned),
         cmocka_unit_test_teardown(kernel_that_answers_late_makes_nobody_else_wait, leave_gate_open),
         cmocka_unit_test_teardown(kernel_that_opens_its_device_late_makes_nobody_else_wait,
                                   leave_gate_open),

@@ -131,6 +131,13 @@ kry_status mock_open_waiting(const kry_device *device, const kry_host *host, voi
 int64_t mock_can_babble(const kry_device *device, const kry_linear *linear, kry_refusal *refusal);
 /** No, with a sentence of 4 KiB. */
 int64_t mock_can_preach(const kry_device *device, const kry_linear *linear, kry_refusal *refusal);
+/** Text that would turn a terminal red and forge a line of a log; with UTF-8 that is well-formed.
+ */
+extern const char mock_unclean[];
+/** No, with that sentence. */
+int64_t mock_can_forge(const kry_device *device, const kry_linear *linear, kry_refusal *refusal);
+/** Logs that text, and fails with it. */
+kry_status mock_open_forging(const kry_device *device, const kry_host *host, void **state);
 /** Yes, and fills in a refusal; with all the padding there can be. */
 int64_t mock_can_waver(const kry_device *device, const kry_linear *linear, kry_refusal *refusal);
 

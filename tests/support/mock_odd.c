@@ -98,6 +98,22 @@ int64_t mock_can_preach(const kry_device *device, const kry_linear *linear, kry_
     return kry_refuse(refusal, KRY_REFUSAL_OTHER, 1, 2, mock_long_text);
 }
 
+const char mock_unclean[] = "caf\xc3\xa9 \x1b[31mred\x07 \xc2\x9b"
+                            "2J \xff\nkernelry: error: forged";
+
+int64_t mock_can_forge(const kry_device *device, const kry_linear *linear, kry_refusal *refusal) {
+    (void)device;
+    (void)linear;
+    return kry_refuse(refusal, KRY_REFUSAL_OTHER, 1, 2, mock_unclean);
+}
+
+kry_status mock_open_forging(const kry_device *device, const kry_host *host, void **state) {
+    (void)device;
+    (void)state;
+    host->log(host->context, KRY_LOG_WARNING, mock_unclean);
+    return mock_fail(KRY_E_DEPENDENCY, mock_unclean);
+}
+
 int64_t mock_can_waver(const kry_device *device, const kry_linear *linear, kry_refusal *refusal) {
     (void)device;
     (void)linear;

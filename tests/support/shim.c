@@ -11,12 +11,14 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* A name that begins so is the linker's, not the compiler's. */
@@ -249,6 +251,54 @@ REAL(void *, mmap, void *at, size_t bytes, int protection, int flags, int file, 
 REAL(int, munmap, void *base, size_t bytes) {
     forget(base);
     return __real_munmap(base, bytes);
+}
+
+/* ---- processes --------------------------------------------------------------------------- */
+
+REAL(int, access, const char *path, int mode) {
+    return call_fails("access") ? -1 : __real_access(path, mode);
+}
+REAL(int, memfd_create, const char *name, unsigned flags) {
+    return call_fails("memfd_create") ? -1 : __real_memfd_create(name, flags);
+}
+REAL(int, ftruncate, int file, off_t bytes) {
+    return call_fails("ftruncate") ? -1 : __real_ftruncate(file, bytes);
+}
+REAL(int, posix_spawn_file_actions_init, posix_spawn_file_actions_t *actions) {
+    return call_fails("posix_spawn_file_actions_init")
+               ? errno
+               : __real_posix_spawn_file_actions_init(actions);
+}
+REAL(int, posix_spawn_file_actions_adddup2, posix_spawn_file_actions_t *actions, int from, int to) {
+    return call_fails("posix_spawn_file_actions_adddup2")
+               ? errno
+               : __real_posix_spawn_file_actions_adddup2(actions, from, to);
+}
+REAL(int, posix_spawn_file_actions_addopen, posix_spawn_file_actions_t *actions, int file,
+     const char *path, int flags, mode_t mode) {
+    return call_fails("posix_spawn_file_actions_addopen")
+               ? errno
+               : __real_posix_spawn_file_actions_addopen(actions, file, path, flags, mode);
+}
+REAL(int, posix_spawnattr_init, posix_spawnattr_t *attributes) {
+    return call_fails("posix_spawnattr_init") ? errno : __real_posix_spawnattr_init(attributes);
+}
+REAL(int, posix_spawn, pid_t *out, const char *path, const posix_spawn_file_actions_t *actions,
+     const posix_spawnattr_t *attributes, char *const *arguments, char *const *environment) {
+    return call_fails("posix_spawn")
+               ? errno
+               : __real_posix_spawn(out, path, actions, attributes, arguments, environment);
+}
+/* It can be interrupted, and else it fails only when somebody else waited for the child. */
+REAL(pid_t, waitpid, pid_t child, int *ended, int options) {
+    bool fails = call_fails("waitpid");
+    if (fails && errno == EINTR)
+        return -1;
+    pid_t found = __real_waitpid(child, fails ? NULL : ended, options);
+    if (!fails)
+        return found;
+    errno = ECHILD;
+    return -1;
 }
 
 /* ---- users, environment ------------------------------------------------------------------ */

@@ -3,26 +3,21 @@ prepared anew when they are not. `kernelry prepare --cache` fills and reads the 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import string
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from ._checkpoint import Checkpoint
 from ._errors import ArgumentError, Error, FileError, Status
 from ._layer import Layer
-from ._library import alive, call, ffi, lib, new
+from ._library import Closing, Handle, alive, call, checkpoint_lib, ffi, new
 
 Outcome = Literal["prepared", "mapped", "missing", "damaged", "foreign", "stale"]
 
 # What preparing anew mends; other errors are the caller's to see.
 _MENDED: dict[Status, Outcome] = {Status.NOT_FOUND: "missing", Status.FORMAT: "damaged",
                                   Status.FOREIGN: "foreign", Status.STALE: "stale"}
-HEADER = 4096  # KRY_SAVED_HEADER
-_GOOD = frozenset((string.ascii_letters + string.digits + "._-").encode())
 
 
 @dataclasses.dataclass
@@ -34,65 +29,33 @@ class Part:
     content: str
     prepare: Callable[[], None]
     map: Callable[..., None]
-    offset: int = 0
-    saved: bool = False
-
-    @property
-    def size(self) -> int:
-        return HEADER + self.layer.sizes.prepared_bytes
-
-    @property
-    def end(self) -> int:
-        return self.offset + -(-self.size // HEADER) * HEADER
 
 
-def hash_of(text: str, layer: Layer, seed: int = 0) -> int:
-    """Goes on with a text, a layer's layout and its description as the kernel takes it."""
-    pointer = alive(layer._handle, "layer").pointer
-    info = new("kry_kernel_info")
-    call(lib.kry_layer_kernel(pointer, info))
-    version = ffi.new("uint32_t *", info.layout_version)
-    linear = lib.kry_layer_linear(pointer, 1)
-    name, layout = text.encode(), ffi.string(info.layout_name)
-    for data, size in ((name, len(name)), (version, 4), (layout, len(layout)),
-                       (linear, ffi.sizeof("kry_linear"))):
-        seed = lib.kry_hash64(ffi.from_buffer(data) if isinstance(data, bytes) else data, size,
-                              seed)
-    return seed
-
-
-class Cache:
-    """The file of one model in a folder, beside which a new one is made where layers are not good.
-
-    What was there stays whole until the new one, with the good layers too, takes its place.
-    """
+class Cache(Closing):
+    """The file of one model in a folder, beside which a new one is made where layers are not good."""
 
     def __init__(self, folder: str | os.PathLike[str], model: str, parts: Iterable[Part],
                  warn: Callable[[str], None]) -> None:
         self.parts, self.warn = list(parts), warn
-        end = seed = 0
+        try:
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{folder}: the cache cannot be used: {error}") from error
+        out = ffi.new("kry_checkpoint_cache **")
+        call(checkpoint_lib.kry_checkpoint_cache_open(os.fsencode(folder), os.fsencode(model), out))
+        self._handle: Handle | None = Handle(out[0], checkpoint_lib.kry_checkpoint_cache_close)
         for part in self.parts:
-            seed = hash_of(part.name, part.layer, seed)
-            part.offset = end
-            end = part.end
-        name = os.path.basename(os.path.realpath(model)).encode(errors="surrogateescape")
-        clean = bytes(c if c in _GOOD else ord("_") for c in name[:127]).decode()
-        os.makedirs(folder, mode=0o755, exist_ok=True)
-        self.path = os.path.join(os.fspath(folder), f"{clean}.{seed:016x}.kry")
-        self._new: tuple[int, str] | None = None  # descriptor and path
-
-    def _save(self, part: Part) -> None:
-        if self._new is None:
-            self._new = tempfile.mkstemp(".tmp", os.path.basename(self.path) + ".",
-                                         os.path.dirname(self.path))
-            os.truncate(self._new[0], self.parts[-1].end)  # zeros until something is saved there
-        part.layer.save(self._new[1], part.content, offset=part.offset)
-        part.saved = True
+            call(checkpoint_lib.kry_checkpoint_cache_add(
+                out[0], part.name.encode(), alive(part.layer._handle, "layer").pointer))
 
     def fill(self, part: Part) -> Outcome:
         """Map a layer's weights, or prepare and save them."""
+        cache, name = alive(self._handle, "cache").pointer, part.name.encode()
+        found, place = new("kry_map_args"), new("kry_save_args")
+        call(checkpoint_lib.kry_checkpoint_cache_find(cache, name, found))
         try:
-            part.map(path=self.path, content=part.content, offset=part.offset, size=part.size)
+            part.map(path=ffi.string(found.path), content=part.content, offset=found.offset,
+                     size=found.bytes)
             return "mapped"
         except Error as error:
             outcome = _MENDED.get(error.status)
@@ -101,52 +64,25 @@ class Cache:
             if outcome != "missing":
                 self.warn(f"{error}; layer '{part.name}' is prepared anew")
         part.prepare()
-        self._save(part)
+        call(checkpoint_lib.kry_checkpoint_cache_renew(cache, name, place))
+        part.layer.save(ffi.string(place.path), part.content, offset=place.offset)
         return outcome
 
-    def _copy_good(self, to: int) -> None:
-        """What is wrong with a layer that is copied shows when it is mapped."""
-        with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as old:
-            for part in self.parts:
-                at = os.lseek(to, part.offset, os.SEEK_SET)
-                while not part.saved and at < part.offset + part.size:
-                    sent = os.sendfile(to, old.fileno(), at, part.offset + part.size - at)
-                    if sent == 0:
-                        break
-                    at += sent
-
-    def finish(self) -> None:
+    def commit(self) -> None:
         """Let the new file, if there is one, take its place as a whole."""
-        if self._new is None:
-            return
-        descriptor, path = self._new
-        self._copy_good(descriptor)
-        os.fchmod(descriptor, 0o644)  # for its owner alone to write: mapping trusts no other
-        os.fsync(descriptor)
-        os.replace(path, self.path)
+        call(checkpoint_lib.kry_checkpoint_cache_commit(alive(self._handle, "cache").pointer))
 
     def close(self) -> None:
-        if self._new is not None:
-            os.close(self._new[0])
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._new[1])
-            self._new = None
+        """What was not committed is removed."""
+        self._handle = None
 
 
 def fill_all(folder: str | os.PathLike[str], model: str, parts: Iterable[Part],
              warn: Callable[[str], None]) -> dict[str, Outcome]:
     """Give every layer its weights, from a folder where they are good there."""
-    try:
-        cache = Cache(folder, model, parts, warn)
-        try:
-            outcomes = {part.name: cache.fill(part) for part in cache.parts}
-            cache.finish()
-        finally:
-            cache.close()
-    except OSError as error:
-        if isinstance(error, Error):
-            raise
-        raise FileError(f"{folder}: the cache cannot be used: {error}") from error
+    with Cache(folder, model, parts, warn) as cache:
+        outcomes = {part.name: cache.fill(part) for part in cache.parts}
+        cache.commit()
     return outcomes
 
 

@@ -23,11 +23,11 @@ import numpy
 import torch
 from torch import nn
 
-from ._cache import Outcome, Part, fill_all, hash_of
+from ._cache import Outcome, Part, fill_all
 from ._checkpoint import Checkpoint
 from ._errors import ArgumentError, Error, NoKernelError, Status
 from ._layer import ALIGNMENT, Layer
-from ._library import LIBRARY, Functions, alive, call, ffi
+from ._library import LIBRARY, Functions, alive, call, ffi, lib, new
 from ._linear import Linear
 from ._registry import Registry
 from ._weights import Weights
@@ -136,6 +136,20 @@ def _add_zeroed(device: torch.device) -> None:
 _zeroed: list[torch.Tensor] = []
 
 
+def _token_of(content: str, layer: Layer) -> int:
+    """The same in any process for weights of that content, in a layer of that layout and
+    description."""
+    pointer = alive(layer._handle, "layer").pointer
+    info = new("kry_kernel_info")
+    call(lib.kry_layer_kernel(pointer, info))
+    token = 0
+    for data in (content.encode(), bytes(ffi.buffer(ffi.addressof(info, "layout_version"))),
+                 ffi.string(info.layout_name),
+                 bytes(ffi.buffer(lib.kry_layer_linear(pointer, 1), ffi.sizeof("kry_linear")))):
+        token = lib.kry_hash64(data, len(data), token)
+    return token
+
+
 class Bound:
     """A layer bound to prepared weights in a tensor of PyTorch's: what the operator is given.
 
@@ -171,7 +185,7 @@ class Bound:
         self.out_features = linear.out_features
         self._address: Any = None
         self._named = content is not None
-        self._token = (hash_of(content, self.layer) if content is not None
+        self._token = (_token_of(content, self.layer) if content is not None
                        else secrets.randbits(64))
         _add_zeroed(self.device)
         if weights is not None:

@@ -229,6 +229,32 @@ static void name_is_valid_only_with_harmless_characters(void **state) {
     assert_false(core_name_is_valid(full, sizeof full));
 }
 
+static void text_is_cleaned_of_controls_and_keeps_its_utf8(void **state) {
+    (void)state;
+    static const char *const texts[][2] = {
+        {"", ""},
+        {"plain ~", "plain ~"},
+        {"a\nb\tc\rd", "a b c?d"},
+        {"\x01\x1f\x7f", "???"},
+        {"\xc2\x80\xc2\x9f\xc2\xa0", "????\xc2\xa0"}, /* C1, no-break space */
+        {"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"},
+        {"\xc3", "?"}, /* ends too early */
+        {"\xe2\x82", "??"},
+        {"\xf0\x9f\x98", "???"},
+        {"\xe2\x1b[0m", "??[0m"},                                  /* a control within */
+        {"\xc0\x8a \xe0\x80\x8a \xf0\x80\x80\x8a", "?? ??? ????"}, /* too long forms */
+        {"\xed\xa0\x80 \xf4\x90\x80\x80 \xff\x80", "??? ???? ??"},
+        {"\xed\x9f\xbf \xf4\x8f\xbf\xbf", "\xed\x9f\xbf \xf4\x8f\xbf\xbf"}};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        char text[64];
+        strcpy(text, texts[i][0]);
+        core_clean(text);
+        assert_string_equal(text, texts[i][1]);
+    }
+    kry_error_set(KRY_E_IO, "%s", "tensor '\x1b[2J'");
+    assert_string_equal(kry_error_message(), "tensor '?[2J'");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(copy_in_older_struct_fills_with_zeros),
@@ -250,6 +276,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(devices_of_an_empty_registry_are_this_cpu, open_registry,
                                         close_registry),
         cmocka_unit_test(host_without_embedder_or_platform_still_serves),
+        cmocka_unit_test(text_is_cleaned_of_controls_and_keeps_its_utf8),
         cmocka_unit_test(name_is_valid_only_with_harmless_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

@@ -1,5 +1,5 @@
 /* Files that quantize writes: safetensors, folders, and the patterns that choose. */
-#include "../../support/remove_tree.h"
+#include "../../../tools/remove_tree.h"
 #include "folder.h"
 #include "module_patterns.h"
 #include "safetensors_write.h"

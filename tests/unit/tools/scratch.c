@@ -3,7 +3,7 @@
  */
 #include "scratch.h"
 
-#include "../../support/remove_tree.h"
+#include "../../../tools/remove_tree.h"
 #include "process.h"
 
 #include <setjmp.h>

@@ -1,8 +1,8 @@
 /*
- * A test's folder and all below it, removed; links are not followed.
+ * A folder and all below it, removed; links are not followed. Tests clear up with it too.
  */
-#ifndef TESTS_SUPPORT_REMOVE_TREE_H
-#define TESTS_SUPPORT_REMOVE_TREE_H
+#ifndef KERNELRY_TOOLS_REMOVE_TREE_H
+#define KERNELRY_TOOLS_REMOVE_TREE_H
 
 #include <ftw.h>
 #include <stdio.h>
