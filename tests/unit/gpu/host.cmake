@@ -111,16 +111,16 @@ if(TARGET kernelry_gpu_host)
     if(platform STREQUAL "cuda")
       list(APPEND environment FAKE_CUDA_CAPABILITY=${number})
     endif()
-    set_tests_properties(${test} PROPERTIES LABELS "conformance;slow" TIMEOUT 1200
+    set_tests_properties(${test} PROPERTIES LABELS "conformance;slow" TIMEOUT 1200 COST 80
       ENVIRONMENT "${environment}")
   endfunction()
-  # A minute of a processor for sm_80, less for the others; a GPU takes all cases (smoke.sh).
-  kernelry_gpu_conformance(sm_75 cuda sm_75 75 32 65536 --cases 40)
-  kernelry_gpu_conformance(sm_80 cuda sm_80 80 32 166912 --cases 60)
-  kernelry_gpu_conformance(sm_90a cuda sm_90 90 32 232448 --cases 40)
-  kernelry_gpu_conformance(cdna rocm gfx942 0x942 64 65536 --cases 40)
-  kernelry_gpu_conformance(rdna3 rocm gfx1100 0x1100 32 65536 --cases 40)
-  kernelry_gpu_conformance(rdna4 rocm gfx1200 0x1200 32 65536 --cases 40)
+  # Less than a minute of a processor each; a GPU takes all cases (smoke.sh).
+  kernelry_gpu_conformance(sm_75 cuda sm_75 75 32 65536 --cases 25)
+  kernelry_gpu_conformance(sm_80 cuda sm_80 80 32 166912 --cases 30)
+  kernelry_gpu_conformance(sm_90a cuda sm_90 90 32 232448 --cases 25)
+  kernelry_gpu_conformance(cdna rocm gfx942 0x942 64 65536 --cases 25)
+  kernelry_gpu_conformance(rdna3 rocm gfx1100 0x1100 32 65536 --cases 25)
+  kernelry_gpu_conformance(rdna4 rocm gfx1200 0x1200 32 65536 --cases 25)
 
   if(TARGET kernelry_tools)
     kernelry_gpu_test(gates gates_test.c weights.c every_code.c)
