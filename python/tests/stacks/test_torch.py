@@ -581,3 +581,21 @@ def test_operator_works_on_the_current_stream(make):
         y = module(x)
     stream.synchronize()
     assert error_of(y.cpu(), x.cpu(), matrix, module.bias.cpu()) < 1e-3
+
+
+@pytest.mark.skipif(not on_gpu(), reason="no GPU with a plugin for it")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_second_start_on_a_gpu_maps_weights_whose_scales_it_converted(model, tmp_path, dtype):
+    """The checkpoint's scales are of one type, so one of the two is converted."""
+    x = torch.randn(3, 96).to(dtype)
+    plain = Model().to(dtype)
+    convert(plain, str(model[0]))
+    outputs = []
+    for outcome in ("missing", "mapped"):
+        net = Model().to("cuda", dtype)
+        report = convert(net, str(model[0]), cache=tmp_path / "cache")
+        assert set(report.cached.values()) == {outcome}
+        outputs.append(net.layers[0]["mlp"](x.to("cuda")).cpu())
+    assert torch.equal(*outputs)
+    expected = plain.layers[0]["mlp"](x).double()
+    assert (outputs[0].double() - expected).norm() / expected.norm() < 2 * BOUNDS[dtype]
