@@ -168,6 +168,11 @@ def test_sources_that_were_not_built_say_so(tmp_path):
     assert "ImportError: kernelry was not built" in done.stderr
 
 
+def test_lack_of_cffi_is_named_as_such():
+    done = run_python("import sys; sys.modules['_cffi_backend'] = None; import kernelry")
+    assert "ImportError: kernelry needs _cffi_backend, which is not installed" in done.stderr
+
+
 def test_library_that_is_missing_is_told(tmp_path):
     copy = copy_package(tmp_path)
     (copy / "lib" / "libkernelry.so.0").unlink()

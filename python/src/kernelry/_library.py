@@ -21,7 +21,11 @@ LIBRARY = HERE / "lib" / "libkernelry.so.0"
 
 try:
     from ._api import ffi  # written when the wheel is built
-except ImportError as missing:
+except ModuleNotFoundError as missing:
+    if missing.name != f"{__package__}._api":
+        raise ImportError(
+            f"kernelry needs {missing.name}, which is not installed: `pip install cffi`"
+        ) from missing
     raise ImportError(
         "kernelry was not built: install it with `pip install ./python` and import it from there, "
         f"not from its sources ({HERE})"
