@@ -353,7 +353,8 @@ static void arrange_rows(const struct gpu_layout *layout, bool arranged, struct 
     if (!arranged)
         return;
     int64_t parts = gpu_ceil_div(layout->k_tiles * GPU_TILE_K / 8, 256); /* a chunk a thread */
-    int64_t rows = out->rows;                                            /* or so many at a time */
+    /* Or GPU_ARRANGE_ROWS at a time, which the device sees by the grid. */
+    int64_t rows = out->rows;
     if (layout->gathered)
         parts = minimum(parts, gpu_ceil_div(ARRANGE_BLOCKS, rows));
     else if (rows > ARRANGE_BLOCKS)

@@ -193,6 +193,16 @@ static void platform_whose_operations_are_all_null_harms_nobody(void **state) {
 /* ---- odd answers ------------------------------------------------------------------------------
  */
 
+/* A layer on the CPU cannot be made, for this reason; the error's message tells more. */
+static void expect_no_layer(kry_registry *opened, const kry_linear *linear, kry_status expected) {
+    kry_device device = find_device(opened, "cpu");
+    kry_layer_args args = KRY_INIT(kry_layer_args);
+    args.device = &device;
+    args.linear = linear;
+    kry_layer *layer = NULL;
+    assert_int_equal(kry_layer_create(opened, &args, &layer), expected);
+}
+
 static void answer_that_is_odd_is_a_yes_or_a_no(void **state) {
     (void)state;
     kry_registry *opened = open_mocks(NULL, "babbling.so", "preaching.so", "wavering.so", NULL);
@@ -215,12 +225,7 @@ static void answer_that_is_odd_is_a_yes_or_a_no(void **state) {
     kry_registry_close(&opened);
 
     opened = open_mocks(NULL, "babbling.so", "preaching.so", NULL);
-    kry_device device = find_device(opened, "cpu");
-    kry_layer_args args = KRY_INIT(kry_layer_args);
-    args.device = &device;
-    args.linear = &linear;
-    kry_layer *layer = NULL;
-    assert_int_equal(kry_layer_create(opened, &args, &layer), KRY_E_NO_KERNEL);
+    expect_no_layer(opened, &linear, KRY_E_NO_KERNEL);
     assert_non_null(strstr(kry_error_message(), "babbling/babbling: unknown"));
     assert_non_null(strstr(kry_error_message(), "preaching/preaching: aaaa"));
     kry_registry_close(&opened);
@@ -251,12 +256,7 @@ static void controls_in_a_refusal_reach_no_log(void **state) {
         assert_null(strpbrk(text, "\x1b\a\n\xff"));
     }
     kry_decision_destroy(&decision);
-    kry_device device = find_device(opened, "cpu");
-    kry_layer_args args = KRY_INIT(kry_layer_args);
-    args.device = &device;
-    args.linear = &linear;
-    kry_layer *layer = NULL;
-    assert_int_equal(kry_layer_create(opened, &args, &layer), KRY_E_NO_KERNEL);
+    expect_no_layer(opened, &linear, KRY_E_NO_KERNEL);
     assert_clean(kry_error_message());
     kry_registry_close(&opened);
 }
@@ -267,12 +267,7 @@ static void controls_in_an_error_or_a_log_line_of_a_plugin_are_cleaned(void **st
     log_init(&log);
     kry_registry *opened = open_mocks(&log, "opening_forging.so", NULL);
     kry_linear linear = small_layer();
-    kry_device device = find_device(opened, "cpu");
-    kry_layer_args args = KRY_INIT(kry_layer_args);
-    args.device = &device;
-    args.linear = &linear;
-    kry_layer *layer = NULL;
-    assert_int_equal(kry_layer_create(opened, &args, &layer), KRY_E_DEPENDENCY);
+    expect_no_layer(opened, &linear, KRY_E_DEPENDENCY);
     assert_clean(kry_error_message());
     assert_clean(log.text);
     kry_registry_close(&opened);

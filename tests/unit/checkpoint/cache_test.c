@@ -2,6 +2,7 @@
  * The file of a model's prepared weights: layers are found where they were saved, whatever was put
  * there in the meantime is noticed, and the file changes as a whole or not at all.
  */
+#include "cpu_registry.h"
 #include "fixture.h"
 
 #include <setjmp.h>
@@ -22,29 +23,9 @@
 enum { LAYERS = 2 };
 
 static const char *const names[LAYERS] = {"model.down", "model.up"};
-static kry_registry *registry;
-static kry_device cpu;
 static kry_layer *layers[LAYERS];
 static kry_checkpoint_cache *cache;
 static char folder[96];
-
-static int open_registry(void **state) {
-    (void)state;
-    static const char *const paths[] = {CPU_PLUGINS};
-    kry_registry_options options = KRY_INIT(kry_registry_options);
-    options.plugin_paths = paths;
-    options.plugin_path_count = 1;
-    options.flags = KRY_REGISTRY_NO_DEFAULT_DIR | KRY_REGISTRY_NO_ENVIRONMENT;
-    cpu = KRY_INIT(kry_device);
-    return kry_registry_open(&options, &registry) != KRY_OK ||
-           kry_registry_find_device(registry, "cpu", &cpu) != KRY_OK;
-}
-
-static int close_registry(void **state) {
-    (void)state;
-    kry_registry_close(&registry);
-    return 0;
-}
 
 /* The one file in the cache's folder, NULL where there is none; fails the test for more. */
 static const char *only_file(void) {

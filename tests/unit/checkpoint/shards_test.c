@@ -4,6 +4,7 @@
  * parts are summed in f32, as an all-reduce does, the bias added by the first; column-parallel ones
  * follow each other. On every CPU kernel that takes the parts.
  */
+#include "cpu_registry.h"
 #include "fixture.h"
 
 #include <setjmp.h>
@@ -20,29 +21,9 @@
 
 enum { M = 3, PARTS_MAX = 4 };
 
-static kry_registry *registry;
-static kry_device cpu;
 static float *x, *bias;    /* [M, K], [N] */
 static double *expected;   /* [M, N], with the bias */
 static size_t kernels_run; /* in one case */
-
-static int open_registry(void **state) {
-    (void)state;
-    static const char *const paths[] = {CPU_PLUGINS};
-    kry_registry_options options = KRY_INIT(kry_registry_options);
-    options.plugin_paths = paths;
-    options.plugin_path_count = 1;
-    options.flags = KRY_REGISTRY_NO_DEFAULT_DIR | KRY_REGISTRY_NO_ENVIRONMENT;
-    cpu = KRY_INIT(kry_device);
-    return kry_registry_open(&options, &registry) != KRY_OK ||
-           kry_registry_find_device(registry, "cpu", &cpu) != KRY_OK;
-}
-
-static int close_registry(void **state) {
-    (void)state;
-    kry_registry_close(&registry);
-    return 0;
-}
 
 static int free_all(void **state) {
     free(x);
