@@ -7,7 +7,8 @@
  * Numerics     In the order of tdpbf16ps and with its rounding, see bf16.c: of a step's octets
  *              first columns 0, 4, 1, 5 in one sum and 2, 6, 3, 7 in another, then both added to
  *              the sum of the piece; the two parts of an f16 one after the other. Products of bf16
- * are exact before they are added, in both. Chosen       for m = 1.
+ *              are exact before they are added, in both.
+ * Chosen       for m = 1.
  */
 #include "block.h"
 

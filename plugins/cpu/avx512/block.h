@@ -157,6 +157,16 @@ INLINE void finish(const struct tiled_work *work, int64_t tile, int32_t row, __m
         }                                                                                          \
     } while (0)
 
+/* total += sum * scale, where the codes' bias was taken away before. */
+#define ADD_CENTRED(SUM)                                                                           \
+    do {                                                                                           \
+        UNROLL for (int t = 0; t < TILES; t++) {                                                   \
+            __m512 scale = scales_of(&runs, t, segment->group);                                    \
+            UNROLL for (int r = 0; r < ROWS; r++) total[t * ROWS + r] =                            \
+                _mm512_fmadd_ps(SUM, scale, total[t * ROWS + r]);                                  \
+        }                                                                                          \
+    } while (0)
+
 typedef void block_function(const struct tiled_work *work, int64_t tile);
 
 struct block_variant {

@@ -9,8 +9,9 @@
  *
  * Numerics   A segment's sum runs over its columns in one fixed order for each (row, output
  *            feature), then (sum - z * sum of x) * scale is added to the total, segment after
- *            segment. Neither m, nor the chunk, nor threads change that order, so results are
- *            deterministic and batch-invariant.
+ *            segment; a class that takes z from the codes adds sum * scale. Neither m, nor the
+ *            chunk, nor threads change that order, so results are deterministic and
+ *            batch-invariant.
  */
 #ifndef KERNELRY_TILED_H
 #define KERNELRY_TILED_H
