@@ -5,6 +5,7 @@
 
 #include "bench.h"
 #include "clock.h"
+#include "last_cache.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -134,8 +135,8 @@ static void choose(struct limits *limits, enum limit_kind kind) {
 
 /** How much a thread reads before it begins anew: together far more than caches hold. */
 static uint64_t share_bytes(int32_t threads, uint64_t asked) {
-    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE), pages = sysconf(_SC_PHYS_PAGES);
-    uint64_t bytes = cache > 0 ? (uint64_t)cache * CACHE_TIMES : 0;
+    long pages = sysconf(_SC_PHYS_PAGES);
+    uint64_t bytes = last_cache_bytes(NULL) * CACHE_TIMES;
     if (bytes < (uint64_t)READ_LEAST << 20)
         bytes = (uint64_t)READ_LEAST << 20;
     bytes = asked > 0 ? asked : bytes;

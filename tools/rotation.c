@@ -4,11 +4,11 @@
 #include "rotation.h"
 
 #include "clock.h"
+#include "last_cache.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     CACHE_TIMES = 4,        /* copies fill the last cache so many times, */
@@ -22,8 +22,8 @@ static uint64_t bytes_to_fill(const kry_device *device) {
         uint64_t bytes = device->l2_bytes * CACHE_TIMES;
         return bytes > DEVICE_BYTES ? bytes : DEVICE_BYTES;
     }
-    long told = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    return (told > 0 ? (uint64_t)told : CACHE_BYTES) * CACHE_TIMES;
+    uint64_t told = last_cache_bytes(NULL);
+    return (told > 0 ? told : CACHE_BYTES) * CACHE_TIMES;
 }
 
 size_t rotation_copies(const kry_device *device, uint64_t bytes, uint64_t fill) {
