@@ -79,8 +79,7 @@ template <class P> static void launch(const gpu_launch &l, P params, cudaStream_
 }
 
 /** Rows of x for the copy engine. */
-static gpu_tensor_map map_rows(const void *x, int64_t columns, int64_t rows, int64_t stride,
-                               int32_t box_rows) {
+static gpu_tensor_map map_rows(const gpu_rows &rows) {
     typedef CUresult (*Encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
                                const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
                                const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
@@ -93,13 +92,16 @@ static gpu_tensor_map map_rows(const void *x, int64_t columns, int64_t rows, int
         return (Encode)found;
     }();
     gpu_tensor_map map;
-    cuuint64_t sizes[2] = {(cuuint64_t)columns, (cuuint64_t)rows};
-    cuuint64_t strides[1] = {(cuuint64_t)(rows > 1 ? stride * 2 : (columns + 7) / 8 * 16)};
-    cuuint32_t box[2] = {64, (cuuint32_t)box_rows}, steps[2] = {1, 1};
-    CUresult error =
-        encode((CUtensorMap *)&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 2, (void *)x, sizes, strides,
-               box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-               CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    cuuint64_t sizes[2] = {(cuuint64_t)rows.columns, (cuuint64_t)rows.rows};
+    cuuint64_t strides[1] = {
+        (cuuint64_t)(rows.rows > 1 ? rows.stride * 2 : (rows.columns + 7) / 8 * 16)};
+    cuuint32_t box[2] = {(cuuint32_t)rows.box_columns, (cuuint32_t)rows.box_rows};
+    cuuint32_t steps[2] = {1, 1};
+    CUtensorMapSwizzle swizzle =
+        rows.box_columns == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE;
+    CUresult error = encode((CUtensorMap *)&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 2, (void *)rows.x,
+                            sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+                            CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (error != CUDA_SUCCESS) {
         std::printf("cuTensorMapEncodeTiled: %d\n", (int)error);
         std::exit(2);
@@ -256,10 +258,13 @@ static void run_plan(const Layer &layer, const gpu_plan &plan, const gpu_run &ru
         launch(plan.main, params, stream);
         return;
     }
-    launch(plan.main,
-           gpu_wide_params{map_rows(params.x, params.k, params.m, params.x_stride, plan.box_rows),
-                           params},
-           stream);
+    gpu_late_params late = {{{}, params}, {}};
+    gpu_tensor_map *maps[GPU_MAPS] = {&late.wide.x, &late.more[0], &late.more[1]};
+    gpu_rows rows[GPU_MAPS];
+    int32_t count = gpu_plan_maps(&plan, &params, rows);
+    for (int32_t i = 0; i < count; i++)
+        *maps[i] = map_rows(rows[i]);
+    launch(plan.main, late, stream);
 }
 
 /* ---- checks ---------------------------------------------------------------------------------- */
@@ -414,7 +419,7 @@ static void check_call(const Layer &layer, const Case &c, int64_t m, const gpu_p
     reference<<<dim3((unsigned)n, (unsigned)m), 128>>>(want.as<double>(), dense, x_data, m, n, k,
                                                        x_stride, l.x_type);
     CHECK(cudaMemset(y.data, 0xFF, y.bytes));
-    gpu_call call = {m, gpu_x_unit(x_data, x_stride, m)};
+    gpu_call call = gpu_call_of(x_data, x_stride, m);
     gpu_plan plan;
     if (forced)
         plan = *forced;
@@ -496,7 +501,7 @@ static void check_case(const Case &c, const std::vector<int64_t> &rows, bool can
             check_call(layer, c, m, nullptr, dense.as<double>(), true, with_m + " probes");
         if (!candidates)
             continue;
-        gpu_call call = {m, gpu_x_unit((void *)(c.x_skew * 2), l.in_features + c.x_pad, m)};
+        gpu_call call = gpu_call_of((void *)(c.x_skew * 2), l.in_features + c.x_pad, m);
         double cost;
         gpu_plan plan;
         for (int i = 0; i < gpu_plan_candidates(&facts, &l); i++)
@@ -528,6 +533,7 @@ static void check_small(bool tiny) {
         {shard(linear_of(352, 72, 64, KRY_WEIGHT_U4, bf16), 704, 352), false, 0, 0, 0},
         {ordered(linear_of(256, 48, 64, KRY_WEIGHT_U4B8, f16)), false, 0, 1, 0},
         {linear_of(1000, 33, 24, KRY_WEIGHT_U8B128, f16), false, 0, 0, 0},
+        {linear_of(900, 136, 128, KRY_WEIGHT_U4B8, bf16), true, 0, 0, 4},
     };
     std::vector<int64_t> few = {1, 33}, more = {1, 9, 33, 130};
     for (const Case &c : cases)
@@ -764,7 +770,7 @@ static void time_shape(const kry_linear &l, const std::vector<int64_t> &rows, Cu
     double read = time_read(r);
     for (int64_t m : rows) {
         double dense = time_cublas(blas, l.in_features, l.out_features, m);
-        gpu_call call = {m, gpu_x_unit(nullptr, l.in_features, m)};
+        gpu_call call = gpu_call_of(nullptr, l.in_features, m);
         gpu_plan plan, best_plan;
         gpu_plan_of(&facts, &l, &r.layer.layout, &call, &plan);
         double mine = time_plan(r, plan, m), best = mine, cost;

@@ -44,10 +44,9 @@ struct gpu_driver {
     /** How many clusters of launch->cluster blocks run at a time. NULL, like the next, where a
      *  platform has none. */
     kry_status (*clusters)(void *function, const struct gpu_launch *launch, uint32_t *out);
-    /** Describe rows of 16-bit elements for the copy engine, in boxes of 64 columns and so many
-     *  rows; x and, for more than one row, the stride are multiples of 16 bytes. */
-    kry_status (*map_rows)(struct gpu_tensor_map *out, const void *x, int64_t columns, int64_t rows,
-                           int64_t stride, int32_t box_rows);
+    /** Describe rows of 16-bit elements for the copy engine, in boxes of 64 columns, which are
+     *  swizzled, or of 8; x and, for more than one row, the stride are multiples of 16 bytes. */
+    kry_status (*map_rows)(struct gpu_tensor_map *out, const struct gpu_rows *rows);
 
     kry_status (*allocate)(uint64_t bytes, void **out);
     kry_status (*release)(void *memory);

@@ -291,15 +291,16 @@ static kry_status clusters(void *function, const struct gpu_launch *launch, uint
     return status;
 }
 
-static kry_status map_rows(struct gpu_tensor_map *out, const void *x, int64_t columns, int64_t rows,
-                           int64_t stride, int32_t box_rows) {
+static kry_status map_rows(struct gpu_tensor_map *out, const struct gpu_rows *rows) {
     /* The stride of a single row is asked for, and not used. */
-    int64_t row_bytes = rows > 1 ? stride * 2 : (columns + 7) / 8 * 16;
-    const uint64_t sizes[2] = {(uint64_t)columns, (uint64_t)rows};
+    int64_t row_bytes = rows->rows > 1 ? rows->stride * 2 : (rows->columns + 7) / 8 * 16;
+    const uint64_t sizes[2] = {(uint64_t)rows->columns, (uint64_t)rows->rows};
     const uint64_t strides[1] = {(uint64_t)row_bytes};
-    const uint32_t box[2] = {BOX_COLUMNS, (uint32_t)box_rows}, steps[2] = {1, 1};
-    return check(cuda.encode_tiled(out, TENSOR_MAP_UINT16, 2, (void *)(uintptr_t)x, sizes, strides,
-                                   box, steps, TENSOR_MAP_NO_INTERLEAVE, TENSOR_MAP_SWIZZLE_128B,
+    const uint32_t box[2] = {(uint32_t)rows->box_columns, (uint32_t)rows->box_rows};
+    const uint32_t steps[2] = {1, 1};
+    int swizzle = rows->box_columns == BOX_COLUMNS ? TENSOR_MAP_SWIZZLE_128B : 0;
+    return check(cuda.encode_tiled(out, TENSOR_MAP_UINT16, 2, (void *)(uintptr_t)rows->x, sizes,
+                                   strides, box, steps, TENSOR_MAP_NO_INTERLEAVE, swizzle,
                                    TENSOR_MAP_PROMOTE_L2_128B, TENSOR_MAP_ZEROS_OUTSIDE),
                  "cuTensorMapEncodeTiled");
 }

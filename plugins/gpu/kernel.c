@@ -91,14 +91,16 @@ kry_status gpu_lay_out(const kry_linear *linear, struct gpu_layout *out) {
  */
 
 /* To choose a plan takes longer than to launch it, and decoding repeats calls of a few rows: what
- * plan_of chose for these is kept, by output tiles of 8 rows and whether x lies well. */
-enum { KEPT_ROWS = 64, KEPT = KEPT_ROWS / 8 };
+ * plan_of chose for these is kept, by output tiles of 8 rows and how x lies. */
+enum { KEPT_ROWS = 64, KEPT = KEPT_ROWS / 8, KEPT_LIES = 3 };
+static const struct gpu_call kept_calls[KEPT_LIES] = {
+    {.x_unit = 16}, {.x_unit = 8, .x_turns = true}, {.x_unit = 2}};
 
 /* What bind fills. */
 struct bound {
     struct gpu_facts facts;
     struct gpu_layout layout;
-    int32_t kept[2][KEPT]; /* candidates */
+    int32_t kept[KEPT_LIES][KEPT]; /* candidates */
 };
 
 static kry_status sizes(const kry_device *device, const kry_linear *linear, kry_sizes *out) {
@@ -150,9 +152,10 @@ static kry_status bind(const kry_binding *binding) {
     if (binding->device_state != NULL)
         gpu_code_facts(binding->device_state, &bound->facts);
     kry_status status = gpu_lay_out(binding->linear, &bound->layout);
-    for (int32_t i = 0; i < 2 * KEPT && status == KRY_OK; i++) {
+    for (int32_t i = 0; i < KEPT_LIES * KEPT && status == KRY_OK; i++) {
         struct gpu_plan plan;
-        struct gpu_call call = {.m = i % KEPT * 8 + 8, .x_unit = i < KEPT ? 16 : 2};
+        struct gpu_call call = kept_calls[i / KEPT];
+        call.m = i % KEPT * 8 + 8;
         gpu_plan_of(&bound->facts, binding->linear, &bound->layout, &call, &plan);
         bound->kept[i / KEPT][i % KEPT] = plan.candidate;
     }
@@ -168,18 +171,20 @@ struct application {
     const kry_apply_args *args;
     const struct gpu_code *code;
     const struct bound *bound;
-    uint32_t x_unit;
+    struct gpu_call call; /* all rows */
 };
 
 /* Plan the run that begins at a row. */
 static void plan_run(const struct application *a, int64_t row, struct gpu_plan *out) {
     int64_t left = a->args->m - row, most = gpu_run_rows(&a->bound->layout);
-    struct gpu_call call = {.m = left < most ? left : most, .x_unit = a->x_unit};
+    struct gpu_call call = a->call;
     const struct bound *bound = a->bound;
     double cost;
+    call.m = left < most ? left : most;
+    int32_t lies = call.x_unit == 16 ? 0 : call.x_turns ? 1 : 2;
     if (call.m > KEPT_ROWS ||
         !gpu_plan_candidate(&bound->facts, a->binding->linear, &bound->layout, &call,
-                            bound->kept[call.x_unit < 16][(call.m - 1) / 8], out, &cost))
+                            bound->kept[lies][(call.m - 1) / 8], out, &cost))
         gpu_plan_of(&bound->facts, a->binding->linear, &bound->layout, &call, out);
     if (out->rows > call.m)
         out->rows = call.m;
@@ -231,12 +236,17 @@ static kry_status launch_run(const struct application *a, int64_t row,
     }
     if (status != KRY_OK)
         return status;
-    struct gpu_wide_params parameters = {.apply = gpu_plan_params(plan, linear, layout, &run)};
-    const struct gpu_apply_params *p = &parameters.apply;
+    /* An entry takes as much of it as its own parameters are. */
+    struct gpu_late_params parameters = {.wide.apply = gpu_plan_params(plan, linear, layout, &run)};
+    struct gpu_tensor_map *maps[GPU_MAPS] = {&parameters.wide.x, &parameters.more[0],
+                                             &parameters.more[1]};
+    struct gpu_apply_params *p = &parameters.wide.apply;
     if (plan->box_rows == 0)
-        return gpu_code_launch(a->code, &plan->main, &parameters.apply, a->args->stream);
-    status = gpu_driver_of(a->binding->device)
-                 ->map_rows(&parameters.x, p->x, p->k, p->m, p->x_stride, plan->box_rows);
+        return gpu_code_launch(a->code, &plan->main, p, a->args->stream);
+    struct gpu_rows rows[GPU_MAPS];
+    int32_t count = gpu_plan_maps(plan, p, rows);
+    for (int32_t i = 0; i < count && status == KRY_OK; i++)
+        status = gpu_driver_of(a->binding->device)->map_rows(maps[i], &rows[i]);
     return status == KRY_OK ? gpu_code_launch(a->code, &plan->main, &parameters, a->args->stream)
                             : status;
 }
@@ -271,7 +281,7 @@ static kry_status apply(const kry_binding *binding, const kry_apply_args *args) 
                             .args = args,
                             .code = binding->device_state,
                             .bound = binding->bound,
-                            .x_unit = gpu_x_unit(args->x, args->x_stride, args->m)};
+                            .call = gpu_call_of(args->x, args->x_stride, args->m)};
     struct gpu_scope scope;
     struct gpu_plan plan;
     if (a.code == NULL)

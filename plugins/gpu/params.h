@@ -49,6 +49,7 @@ struct gpu_apply_params {
     uint32_t y_type; /* KRY_TYPE_* */
     int32_t waves_n; /* gpu_stream_*: waves of a block side by side along n */
     int32_t slots;   /* gpu_wide_*: groups of two tiles of places: 1, 2, 4 or 8; 0: no pattern */
+    int32_t late;    /* gpu_late_*: half of x that is late, 1 or 2 */
 };
 
 /** Rows of x as the device's copy engine finds them (CUtensorMap), made by the driver. */
@@ -68,6 +69,20 @@ struct gpu_wide_params {
     struct gpu_tensor_map x;
     struct gpu_apply_params apply;
 };
+
+/**
+ * gpu_late_*: the same where x's rows lie at multiples of 8 bytes, and every second one of 16;
+ * front is 0. The first half of the entry's rows are even ones and the second half odd ones, boxes
+ * of wide.x and of more[0]. One of the halves is late: mapped from 4 columns before its rows'
+ * begin; more[1], the tail, is the same map in boxes of 8 columns.
+ */
+struct gpu_late_params {
+    struct gpu_wide_params wide;
+    struct gpu_tensor_map more[2];
+};
+
+/* Rows that gpu_late_params has maps of. */
+enum { GPU_MAP_ROWS, GPU_MAP_ODD_ROWS, GPU_MAP_TAIL, GPU_MAPS };
 
 /** gpu_arrange: copy rows of x into the order of places, zeros where there is no column. */
 struct gpu_arrange_params {

@@ -143,6 +143,12 @@ uint32_t gpu_x_unit(const void *x, int64_t x_stride, int64_t m) {
     return unit_of(bits);
 }
 
+struct gpu_call gpu_call_of(const void *x, int64_t x_stride, int64_t m) {
+    struct gpu_call call = {.m = m, .x_unit = gpu_x_unit(x, x_stride, m)};
+    call.x_turns = call.x_unit == 8 && (m == 1 || x_stride % 8 == 4);
+    return call;
+}
+
 /** Groups that a tile of places may hold, each of as many blocks: 1, 2 or (any number, or
  *  act-order) 4. */
 static int32_t groups_of_tile(const struct gpu_layout *layout) {
@@ -401,6 +407,14 @@ static int64_t run_of(const struct gpu_layout *layout, const struct gpu_call *ca
     return *arranged ? arranged_rows(layout, rows) : rows;
 }
 
+static enum gpu_x_lies lies_of(const struct gpu_layout *layout, const struct gpu_call *call,
+                               bool arranged) {
+    if (!arranged)
+        return GPU_X_LIES_WELL;
+    return call->x_turns && !layout->gathered && layout->front == 0 ? GPU_X_TURNS
+                                                                    : GPU_X_LIES_BADLY;
+}
+
 int32_t gpu_plan_candidates(const struct gpu_facts *facts, const kry_linear *linear) {
     return is_wide(facts, linear) ? gpu_wide_candidates() : SHAPES * SPLITS;
 }
@@ -411,9 +425,10 @@ bool gpu_plan_candidate(const struct gpu_facts *facts, const kry_linear *linear,
     bool arranged;
     int64_t rows = run_of(layout, call, &arranged);
     if (is_wide(facts, linear)) {
-        if (!gpu_wide_plan(facts, linear, layout, rows, index, out, cost))
+        enum gpu_x_lies lies = lies_of(layout, call, arranged);
+        if (!gpu_wide_plan(facts, linear, layout, rows, lies, index, out, cost))
             return false;
-        arrange_rows(layout, arranged, out);
+        arrange_rows(layout, arranged && !out->x_turns, out);
     } else {
         struct candidate c;
         if (!candidate_of(facts, linear, layout, rows, index, &c))
@@ -431,10 +446,11 @@ void gpu_plan_of(const struct gpu_facts *facts, const kry_linear *linear,
     bool arranged, wide = is_wide(facts, linear);
     int64_t rows = run_of(layout, call, &arranged);
     int32_t best = 0, count = gpu_plan_candidates(facts, linear);
+    enum gpu_x_lies lies = lies_of(layout, call, arranged);
     double least = -1, cost;
     for (int32_t i = 0; i < count; i++) {
-        cost =
-            wide ? gpu_wide_cost(facts, layout, rows, i) : cost_at(facts, linear, layout, rows, i);
+        cost = wide ? gpu_wide_cost(facts, layout, rows, lies, i)
+                    : cost_at(facts, linear, layout, rows, i);
         if (cost >= 0 && (least < 0 || cost < least)) {
             least = cost;
             best = i;
@@ -496,8 +512,34 @@ struct gpu_apply_params gpu_plan_params(const struct gpu_plan *plan, const kry_l
         .y_type = linear->y_type,
         .waves_n = plan->waves_n,
         .slots = plan->slots,
+        .late = !plan->x_turns                ? 0
+                : (uintptr_t)run->x % 16 == 0 ? 2
+                                              : 1,
     };
     return p;
+}
+
+int32_t gpu_plan_maps(const struct gpu_plan *plan, const struct gpu_apply_params *params,
+                      struct gpu_rows out[GPU_MAPS]) {
+    const uint16_t *x = params->x;
+    int64_t stride = params->x_stride, m = params->m;
+    struct gpu_rows all = {x, params->k, m, stride, GPU_TILE_K, plan->box_rows};
+    out[GPU_MAP_ROWS] = all;
+    if (params->late == 0)
+        return 1;
+    for (int32_t half = 0; half < 2; half++) {
+        int32_t before = params->late == half + 1 ? 4 : 0;
+        struct gpu_rows rows = {x + half * stride - before,
+                                params->k + before,
+                                (m - half + 1) / 2,
+                                stride * 2,
+                                GPU_TILE_K,
+                                plan->box_rows / 2};
+        out[half] = half < m ? rows : out[0]; /* a half without rows reads what is there */
+    }
+    out[GPU_MAP_TAIL] = out[params->late - 1];
+    out[GPU_MAP_TAIL].box_columns = 8;
+    return GPU_MAPS;
 }
 
 struct gpu_arrange_params gpu_plan_arrange(const struct gpu_plan *plan,
@@ -534,6 +576,7 @@ struct gpu_arrange_params gpu_plan_arrange(const struct gpu_plan *plan,
         "gpu_tile_" kind "_256x128g1", "gpu_tile_" kind "_128x32g4", "gpu_tile_" kind "_128x128g4"
 #define WIDE(n, m, warpgroups, panels, turns, chunk, resident, kind)                               \
     "gpu_wide_" kind "_" #n "x" #m, "gpu_wide_" kind "_" #n "x" #m "g",
+#define LATE(n, m, warpgroups, panels, turns, chunk, resident, kind) "gpu_late_" kind "_" #n "x" #m,
 #define MATRIX(kind) STREAMS(kind), TILES(kind)
 #define AMD_TILES(kind, large) "gpu_tile_" kind "_64x16", "gpu_tile_" kind "_" large
 #define AMD_ENTRIES(large)                                                                         \
@@ -552,7 +595,9 @@ const char *const *gpu_entry_names(uint32_t family, size_t *count) {
                                       MATRIX("u4_bf16"), MATRIX("u8_bf16")};
     static const char *const wgmma[] = {
         GPU_WIDE_TILES(WIDE, "u4_f16") GPU_WIDE_TILES(WIDE, "u8_f16")
-            GPU_WIDE_TILES(WIDE, "u4_bf16") GPU_WIDE_TILES(WIDE, "u8_bf16") PREPARATION,
+            GPU_WIDE_TILES(WIDE, "u4_bf16") GPU_WIDE_TILES(WIDE, "u8_bf16")
+                GPU_LATE_TILES(LATE, "u4_f16") GPU_LATE_TILES(LATE, "u8_f16")
+                    GPU_LATE_TILES(LATE, "u4_bf16") GPU_LATE_TILES(LATE, "u8_bf16") PREPARATION,
         STREAMS("u4_f16"), STREAMS("u8_f16"), STREAMS("u4_bf16"), STREAMS("u8_bf16")};
     static const char *const mfma[] = {AMD_ENTRIES("128x64")};
     static const char *const wmma[] = {AMD_ENTRIES("64x64")};

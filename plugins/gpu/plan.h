@@ -53,11 +53,15 @@ struct gpu_facts gpu_facts_of(const kry_device *device);
 struct gpu_call {
     int64_t m;
     uint32_t x_unit; /* 16, 8, 4 or 2: the address and the row stride of x are multiples of it */
+    bool x_turns;    /* x_unit is 8, but every second row lies at a multiple of 16 */
 };
 
 /** Bytes that x's address and row stride (in elements of 2 bytes) are multiples of: 16, 8, 4
  *  or 2. */
 uint32_t gpu_x_unit(const void *x, int64_t x_stride, int64_t m);
+
+/** A call of m rows that begin at x. */
+struct gpu_call gpu_call_of(const void *x, int64_t x_stride, int64_t m);
 
 /** One launch. */
 struct gpu_launch {
@@ -84,7 +88,8 @@ struct gpu_plan {
     int32_t split_tiles;  /* k tiles of a split */
     int32_t waves_n;      /* see gpu_apply_params */
     int32_t slots;        /* likewise */
-    int32_t box_rows;     /* gpu_wide_*: of x's tensor map; 0: main takes a gpu_apply_params */
+    int32_t box_rows;     /* gpu_wide_*: of a tile; 0: main takes a gpu_apply_params */
+    bool x_turns;         /* gpu_wide_*: as in the call */
     uint64_t arranged_at; /* places in scratch, bytes */
     uint64_t partials_at;
     uint64_t scratch_bytes;
@@ -129,6 +134,20 @@ struct gpu_run {
 /** The parameters of plan.main for a run. */
 struct gpu_apply_params gpu_plan_params(const struct gpu_plan *plan, const kry_linear *linear,
                                         const struct gpu_layout *layout, const struct gpu_run *run);
+
+/** Rows of x as a map describes them, see gpu_late_params. */
+struct gpu_rows {
+    const void *x;
+    int64_t columns;
+    int64_t rows;
+    int64_t stride;
+    int32_t box_columns;
+    int32_t box_rows;
+};
+
+/** What the maps of plan.main's parameters are of; how many there are. */
+int32_t gpu_plan_maps(const struct gpu_plan *plan, const struct gpu_apply_params *params,
+                      struct gpu_rows out[GPU_MAPS]);
 
 /** The parameters of plan.arrange for a run. */
 struct gpu_arrange_params gpu_plan_arrange(const struct gpu_plan *plan,

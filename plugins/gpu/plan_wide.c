@@ -27,6 +27,11 @@ struct wide_tile {
 static const struct wide_tile tiles[] = {GPU_WIDE_TILES(TILE, )};
 enum { TILES = sizeof tiles / sizeof *tiles };
 
+static bool is_late_tile(const struct wide_tile *t) {
+#define SAME(n_, m_, ...) (t->n == n_ && t->m == m_) ||
+    return GPU_LATE_TILES(SAME, ) false;
+}
+
 static int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /** Groups of the places of a stage where each stage has as many; else 0. */
@@ -73,6 +78,7 @@ struct wide_candidate {
     int32_t m_blocks;
     int32_t n_blocks;
     int64_t clusters;
+    bool x_turns;
     double cost;
 };
 
@@ -113,6 +119,9 @@ static double crowd_ns(const struct wide_candidate *c, int64_t multiprocessors) 
     return taken > 0.333 ? 4620 * (taken - 0.333) : 0;
 }
 
+/** Nanoseconds by which a stage takes longer whose late rows are moved. */
+static double late_ns(const struct wide_tile *t) { return 60 + 6 * t->m; }
+
 /** Beginnings and ends, and the longer of what its stages take and of reading the weights. */
 static double cost_of(const struct gpu_facts *facts, const struct gpu_layout *layout,
                       const struct wide_candidate *c) {
@@ -127,14 +136,22 @@ static double cost_of(const struct gpu_facts *facts, const struct gpu_layout *la
     double stage = (any ? cost->any_stage : cost->stage) * (layout->bits == 4 ? 1 : cost->bits8);
     if (crowded)
         stage *= any ? cost->any_crowded : cost->crowded;
+    if (c->x_turns)
+        stage += late_ns(t);
     double work = rounds * stages * stage;
     double read = 795 + (double)(layout->bytes - layout->scales_at) / 3750;
     return LAUNCH_NS + crowd_ns(c, multiprocessors) +
            rounds * (cost->begin + join_ns(c->cluster, t->m)) + (work > read ? work : read);
 }
 
+/** What x costs that is put in order first: a launch, and a copy of it. */
+static double arrange_ns(const struct gpu_layout *layout, int64_t rows) {
+    return 1600 + (double)(rows * layout->k_tiles) * GPU_TILE_K * 2 / 2800;
+}
+
 static bool candidate_of(const struct gpu_facts *facts, const struct gpu_layout *layout,
-                         int64_t rows, int32_t index, struct wide_candidate *c) {
+                         int64_t rows, enum gpu_x_lies lies, int32_t index,
+                         struct wide_candidate *c) {
     const struct wide_tile *t = &tiles[index / GPU_CLUSTER_MAX];
     c->tile = t;
     c->cluster = index % GPU_CLUSTER_MAX + 1;
@@ -149,15 +166,25 @@ static bool candidate_of(const struct gpu_facts *facts, const struct gpu_layout 
         (t->chunk == 0 || gpu_ceil_div(layout->k_tiles, GPU_WIDE_TILES_K) < c->cluster ||
          c->clusters < 1))
         return false;
+    c->x_turns = false;
     c->cost = cost_of(facts, layout, c);
+    if (lies == GPU_X_LIES_WELL)
+        return true;
+    double arranged = c->cost + arrange_ns(layout, rows);
+    c->x_turns = lies == GPU_X_TURNS && !has_any_groups(layout) && is_late_tile(t);
+    c->cost = cost_of(facts, layout, c);
+    if (!c->x_turns || arranged < c->cost) {
+        c->x_turns = false;
+        c->cost = arranged;
+    }
     return true;
 }
 
 /** The entry of a tile. */
 static void name_entry(const struct wide_tile *t, const char *codes, const char *x_type, bool any,
-                       struct gpu_launch *out) {
-    snprintf(out->entry, sizeof out->entry, "gpu_wide_%s_%s_%dx%d%s", codes, x_type, t->n, t->m,
-             any ? "g" : "");
+                       bool late, struct gpu_launch *out) {
+    snprintf(out->entry, sizeof out->entry, "gpu_%s_%s_%s_%dx%d%s", late ? "late" : "wide", codes,
+             x_type, t->n, t->m, any ? "g" : "");
 }
 
 static void plan_of_candidate(const kry_linear *linear, const struct gpu_layout *layout,
@@ -173,13 +200,14 @@ static void plan_of_candidate(const kry_linear *linear, const struct gpu_layout 
     out->splits = c->cluster;
     out->slots = slots_of(layout);
     out->box_rows = t->m;
+    out->x_turns = c->x_turns;
     out->main.grid = (uint32_t)(c->clusters * c->cluster);
     out->main.block = (uint32_t)gpu_wide_threads(t->warpgroups, t->resident);
     out->main.shared_bytes = shared_bytes_of(t, layout->bits, any);
     out->main.cluster = (uint32_t)c->cluster;
     out->main.early = 1;
     name_entry(t, layout->bits == 4 ? "u4" : "u8", linear->x_type == KRY_TYPE_F16 ? "f16" : "bf16",
-               any, &out->main);
+               any, c->x_turns, &out->main);
     snprintf(out->why, sizeof out->why,
              "weights by the copy engine: tiles of %d features x %d rows, K in %d, %u blocks", t->n,
              t->m, c->cluster, out->main.grid);
@@ -191,23 +219,23 @@ struct gpu_launch gpu_wide_launch(uint32_t resident) {
         t++;
     struct gpu_launch launch = {.block = (uint32_t)gpu_wide_threads(t->warpgroups, t->resident),
                                 .shared_bytes = shared_bytes_of(t, 4, true)};
-    name_entry(t, "u4", "f16", true, &launch);
+    name_entry(t, "u4", "f16", true, false, &launch);
     return launch;
 }
 
 int32_t gpu_wide_candidates(void) { return TILES * GPU_CLUSTER_MAX; }
 
 double gpu_wide_cost(const struct gpu_facts *facts, const struct gpu_layout *layout, int64_t rows,
-                     int32_t index) {
+                     enum gpu_x_lies lies, int32_t index) {
     struct wide_candidate c;
-    return candidate_of(facts, layout, rows, index, &c) ? c.cost : -1;
+    return candidate_of(facts, layout, rows, lies, index, &c) ? c.cost : -1;
 }
 
 bool gpu_wide_plan(const struct gpu_facts *facts, const kry_linear *linear,
-                   const struct gpu_layout *layout, int64_t rows, int32_t index,
-                   struct gpu_plan *out, double *cost) {
+                   const struct gpu_layout *layout, int64_t rows, enum gpu_x_lies lies,
+                   int32_t index, struct gpu_plan *out, double *cost) {
     struct wide_candidate c;
-    if (!candidate_of(facts, layout, rows, index, &c))
+    if (!candidate_of(facts, layout, rows, lies, index, &c))
         return false;
     plan_of_candidate(linear, layout, &c, rows, out);
     *cost = c.cost;

@@ -28,6 +28,12 @@
     X(256, 128, 2, 2, 1, 4, 1, __VA_ARGS__)                                                        \
     X(128, 256, 2, 1, 1, 0, 1, __VA_ARGS__)
 
+/** Those of them that have an entry gpu_late_*, too: of few rows, where a launch that puts x in
+ * order is a good part of the time. What late rows need besides has room at the end of a stage. */
+#define GPU_LATE_TILES(X, ...)                                                                     \
+    X(128, 8, 2, 2, 2, 2, 2, __VA_ARGS__)                                                          \
+    X(128, 16, 2, 2, 2, 4, 2, __VA_ARGS__)
+
 enum {
     GPU_WIDE_TILES_K = 2,                                 /* tiles of places, a stage */
     GPU_WIDE_BLOCKS = GPU_WIDE_TILES_K * GPU_TILE_BLOCKS, /* blocks of places, a stage */
@@ -46,7 +52,10 @@ GPU_LAYOUT_FN GPU_CONSTANT int32_t gpu_wide_slots(int32_t any) {
     return any ? GPU_WIDE_BLOCKS : GPU_WIDE_TILES_K;
 }
 
-/** Bytes of a stage: x, codes, scales and zero points. */
+/** Bytes of a stage for what late rows of x lack, see gpu_late_params. */
+GPU_LAYOUT_FN GPU_CONSTANT int32_t gpu_wide_tail_bytes(int32_t m) { return m / 2 * 16; }
+
+/** Bytes of a stage: x, codes, scales and zero points, and the tail of x. */
 GPU_LAYOUT_FN GPU_CONSTANT int32_t gpu_wide_stage_bytes(int32_t n, int32_t m, int32_t bits,
                                                         int32_t any) {
     int32_t x = GPU_WIDE_TILES_K * m * GPU_TILE_K * 2, codes = GPU_WIDE_TILES_K * n * 8 * bits;

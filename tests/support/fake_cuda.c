@@ -247,6 +247,7 @@ static size_t parameter_bytes(const char *entry) {
         {"gpu_canonicalise_codes", sizeof(struct gpu_canonicalise_codes_params)},
         {"gpu_canonicalise", sizeof(struct gpu_canonicalise_groups_params)},
         {"gpu_wide", sizeof(struct gpu_wide_params)},
+        {"gpu_late", sizeof(struct gpu_late_params)},
         {"gpu_", sizeof(struct gpu_apply_params)},
     };
     for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++)

@@ -37,6 +37,7 @@ CALL(gpu_repack_params)
 CALL(gpu_canonicalise_codes_params)
 CALL(gpu_canonicalise_groups_params)
 CALL(gpu_wide_params)
+CALL(gpu_late_params)
 
 static void (*caller_of(const char *entry))(const void *argument) {
     static const struct {
@@ -50,6 +51,7 @@ static void (*caller_of(const char *entry))(const void *argument) {
         {"gpu_canonicalise_codes", call_gpu_canonicalise_codes_params},
         {"gpu_canonicalise", call_gpu_canonicalise_groups_params},
         {"gpu_wide", call_gpu_wide_params},
+        {"gpu_late", call_gpu_late_params},
     };
     for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++)
         if (strncmp(entries[i].begins, entry, strlen(entries[i].begins)) == 0)

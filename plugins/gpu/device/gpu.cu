@@ -4,6 +4,7 @@
  *   gpu_stream_<u4 or u8>_<x type>_<FEATURES>x<BLOCKS>g<GROUPS>   stream.h
  *   gpu_tile_<u4 or u8>_<x type>_<n>x<m>g<GROUPS>                 tile.h
  *   gpu_wide_<u4 or u8>_<x type>_<n>x<m>, and with g where ANY    wide.h
+ *   gpu_late_<u4 or u8>_<x type>_<n>x<m>                          the same with wide_x.h
  *   gpu_tile_<u4 or u8>_<x type>_<n>x<m>                          tile_amd.h
  *   gpu_plain_<u4 or u8>_<x type>                                 plain.h
  */
@@ -78,9 +79,19 @@ TILES(u8, 8, bf16, true)
         gpu_wide<gpu_wide_shape<bits, bf16, m, warpgroups, panels, turns, chunk, resident, any>>(  \
             p);                                                                                    \
     }
+#define LATE(n, m, warpgroups, panels, turns, chunk, resident, codes, bits, type, bf16)            \
+    GPU_KERNEL((gpu_wide_shape<bits, bf16, m, warpgroups, panels, turns, chunk, resident,          \
+                               false>::THREADS),                                                   \
+               resident)                                                                           \
+    gpu_late_##codes##_##type##_##n##x##m(GPU_PARAMETER gpu_late_params p) {                       \
+        gpu_wide<gpu_wide_late<                                                                    \
+            gpu_wide_shape<bits, bf16, m, warpgroups, panels, turns, chunk, resident, false>>>(    \
+            p.wide, p.more);                                                                       \
+    }
 #define WIDES(codes, bits, type, bf16)                                                             \
     GPU_WIDE_TILES(WIDE, codes, bits, type, bf16, , false)                                         \
-    GPU_WIDE_TILES(WIDE, codes, bits, type, bf16, g, true)
+    GPU_WIDE_TILES(WIDE, codes, bits, type, bf16, g, true)                                         \
+    GPU_LATE_TILES(LATE, codes, bits, type, bf16)
 
 WIDES(u4, 4, f16, false)
 WIDES(u4, 4, bf16, true)

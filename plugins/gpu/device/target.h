@@ -117,7 +117,9 @@
  *                                    a box of 64 columns of 16 bits and the map's rows, from
  *                                    (column, row), which may lie outside: zeros there. Chunk c
  *                                    of 16 bytes of row r goes to r * 128 + (c ^ r % 8) * 16;
- *                                    shared is a multiple of 1024; box rows * 128 bytes count
+ *                                    shared is a multiple of 1024, or of 512, where r counts from
+ *                                    the multiple of 1024 before; box rows * 128 bytes count. Of
+ *                                    a map in boxes of 8 columns: row r goes to r * 16
  *   void gpu_tensor_prefetch(const gpu_tensor_map *)
  *                                    the map will be used soon
  *   void gpu_store_peer(void *shared, uint32_t rank, gpu_u32x4 value, gpu_mbarrier *)

@@ -16,6 +16,9 @@
  * codes          [panels][2]           u4, u8    as prepared             4096 or 8192 a panel
  * scales         [panels][SLOTS][64]   16 bits   of groups that follow each other
  * zeros          [panels][SLOTS][64]   u8        the same
+ * tail           [N / 2, 8]            16 bits   where LATE: of late rows of x, see wide_x.h
+ * moved          where LATE: an mbarrier
+ *
  * Behind the stages: sums (clusters, teams), the mbarriers, and for each stage a table [8]: which
  * of the scales each block of places has.
  *
@@ -24,7 +27,8 @@
  * Numerics       sums in f32 over the places of a team, then over ranks and teams in order. Scales
  *                are applied to sums where EXACT, else to weights, which are rounded once.
  * Early          started while the grid before it runs: brings weights, then waits.
- * Assumes        x and its rows at multiples of 16 bytes (else x is put in order first).
+ * Assumes        x and its rows at multiples of 16 bytes, or where LATE each second row and the
+ *                others 8 bytes behind, see wide_x.h (else x is put in order first).
  * Chosen         on sm_90a, see plan_wide.c.
  */
 #ifndef KERNELRY_GPU_WIDE_H
@@ -59,10 +63,11 @@ GPU_DEVICE void gpu_wide_multiply_all(const gpu_apply_params &p, gpu_wide_progre
                 continue;
             }
         }
-        int32_t row = gpu_wide_row<S>(p, at) + static_cast<int32_t>(gpu_lane() % 4) * 2;
+        int32_t first = gpu_wide_row<S>(p, at), in_box = static_cast<int32_t>(gpu_lane() % 4) * 2;
 #pragma unroll
         for (int i = 0; i < S::PANELS * S::N / 8; i++)
-            gpu_wide_store(p, row + i % (S::N / 8) * 8,
+            gpu_wide_store(p, gpu_wide_row_of_box<S>(first, in_box + i % (S::N / 8) * 8),
+                           gpu_wide_row_step<S>(),
                            gpu_wide_panel<S>(p, at) * GPU_PANEL_N +
                                gpu_wide_feature<S>(gpu_thread(), i / (S::N / 8)),
                            pairs, &c[i / (S::N / 8)][i % (S::N / 8) * 4]);
@@ -79,14 +84,15 @@ GPU_DEVICE void gpu_wide_clear(const gpu_apply_params &p, unsigned char *shared)
         return;
     if (gpu_group(p, stages * S::BLOCKS) + slots <= static_cast<uint32_t>(p.groups))
         return;
-    constexpr uint32_t CHUNKS = (S::STAGE_BYTES - S::SCALES_AT) / 16;
+    constexpr uint32_t CHUNKS = (S::TAIL_AT - S::SCALES_AT) / 16;
     for (uint32_t i = gpu_thread(); i < S::STAGES * CHUNKS; i += gpu_threads())
         *reinterpret_cast<gpu_u32x4 *>(shared + i / CHUNKS * S::STAGE_BYTES + S::SCALES_AT +
                                        i % CHUNKS * 16) = {0, 0, 0, 0};
     gpu_shared_publish();
 }
 
-template <class S> GPU_DEVICE void gpu_wide(const gpu_wide_params &w) {
+template <class S>
+GPU_DEVICE void gpu_wide(const gpu_wide_params &w, const gpu_tensor_map *late = nullptr) {
     GPU_SHARED(shared);
     const gpu_apply_params &p = w.apply;
     gpu_wide_barriers<S> *barriers = gpu_wide_barriers_of<S>(shared);
@@ -94,6 +100,8 @@ template <class S> GPU_DEVICE void gpu_wide(const gpu_wide_params &w) {
         for (int i = 0; i < S::STAGES; i++) {
             gpu_mbarrier_init(&barriers->full[i], 1);
             gpu_mbarrier_init(&barriers->empty[i], S::TEAM);
+            if constexpr (S::LATE)
+                gpu_mbarrier_init(gpu_wide_moved<S>(shared + i * S::STAGE_BYTES), S::TEAM);
         }
         gpu_mbarrier_init(&barriers->ready, 1);
         gpu_mbarrier_init(&barriers->free, static_cast<uint32_t>(p.splits));
@@ -114,7 +122,7 @@ template <class S> GPU_DEVICE void gpu_wide(const gpu_wide_params &w) {
         if constexpr (S::REGISTERS != 0)
             gpu_registers_give<S::COPY_REGISTERS>();
         if (wave == S::WORKERS / GPU_WAVE)
-            gpu_wide_copy_all<S>(w, at, shared);
+            gpu_wide_copy_all<S>(w, late, at, shared);
         if (p.splits > 1)
             gpu_cluster_wait();
     }

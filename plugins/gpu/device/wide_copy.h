@@ -85,8 +85,9 @@ template <class S>
 GPU_DEVICE void gpu_wide_expect(const gpu_wide_source<S> &from, uint32_t groups,
                                 gpu_mbarrier *full) {
     uint32_t scale_bytes = from.zeros != nullptr ? GPU_PANEL_N * 3 : GPU_PANEL_N * 2;
-    gpu_mbarrier_expect(full, S::X_BYTES + static_cast<uint32_t>(from.panels) *
-                                               (S::TILES * S::PANEL_BYTES + groups * scale_bytes));
+    uint32_t x_bytes = S::X_BYTES + (S::LATE ? gpu_wide_tail_bytes(S::N) : 0);
+    gpu_mbarrier_expect(full, x_bytes + static_cast<uint32_t>(from.panels) *
+                                            (S::TILES * S::PANEL_BYTES + groups * scale_bytes));
 }
 
 /** Copy the scales of a stage whose groups follow no pattern; its table says where they lie. */
@@ -157,54 +158,70 @@ GPU_DEVICE void gpu_wide_copy_weights(const gpu_apply_params &p, gpu_wide_source
     from.block += S::BLOCKS;
 }
 
-/** Copy the x of a stage, likewise. */
+/** Copy the x of a stage, likewise; late: where LATE, the maps of odd rows and of the tail. */
 template <class S>
-GPU_DEVICE void gpu_wide_copy_x(const gpu_wide_params &w, gpu_wide_source<S> &from, bool elected,
-                                uint32_t stage_index, unsigned char *shared) {
+GPU_DEVICE void gpu_wide_copy_x(const gpu_wide_params &w, const gpu_tensor_map *late,
+                                gpu_wide_source<S> &from, bool elected, uint32_t stage_index,
+                                unsigned char *shared) {
     gpu_mbarrier *full = &gpu_wide_barriers_of<S>(shared)->full[stage_index];
+    unsigned char *stage = shared + stage_index * S::STAGE_BYTES;
+    if constexpr (S::LATE) {
 #pragma unroll
-    for (int i = 0; i < S::TILES; i++)
+        for (int i = 0; i < S::TILES * 2; i++)
+            if (elected)
+                gpu_tensor_copy(stage + i * (S::N * 64), i % 2 == 0 ? &w.x : &late[0],
+                                from.column + i / 2 * GPU_TILE_K, from.row / 2, full);
         if (elected)
-            gpu_tensor_copy(shared + stage_index * S::STAGE_BYTES + i * (S::N * 128), &w.x,
-                            from.column + i * GPU_TILE_K, from.row, full);
+            gpu_tensor_copy(stage + S::TAIL_AT, &late[1], from.column + S::TILES * GPU_TILE_K,
+                            from.row / 2, full);
+    } else {
+#pragma unroll
+        for (int i = 0; i < S::TILES; i++)
+            if (elected)
+                gpu_tensor_copy(stage + i * (S::N * 128), &w.x, from.column + i * GPU_TILE_K,
+                                from.row, full);
+    }
     from.column += S::TILES * GPU_TILE_K;
 }
 
 /** Fill the first stages: weights, and when the grid before has ended x. */
 template <class S>
-GPU_DEVICE void gpu_wide_copy_first(const gpu_wide_params &w, gpu_wide_source<S> &from,
-                                    bool elected, gpu_wide_progress &at, unsigned char *shared) {
+GPU_DEVICE void gpu_wide_copy_first(const gpu_wide_params &w, const gpu_tensor_map *late,
+                                    gpu_wide_source<S> &from, bool elected, gpu_wide_progress &at,
+                                    unsigned char *shared) {
     int32_t stages = (at.end - at.begin) / S::TILES;
     stages = stages < S::STAGES ? stages : S::STAGES;
 #pragma unroll 1
     for (int32_t i = 0; i < stages; i++)
         gpu_wide_copy_weights<S>(w.apply, from, elected, static_cast<uint32_t>(i), shared);
     gpu_tensor_prefetch(&w.x);
+    for (int i = 0; S::LATE && i < 2; i++)
+        gpu_tensor_prefetch(&late[i]);
     gpu_previous_grid_wait();
 #pragma unroll 1
     for (int32_t i = 0; i < stages; i++) {
-        gpu_wide_copy_x<S>(w, from, elected, static_cast<uint32_t>(i), shared);
+        gpu_wide_copy_x<S>(w, late, from, elected, static_cast<uint32_t>(i), shared);
         gpu_wide_next_stage<S>(at);
     }
     at.tile += stages * S::TILES;
 }
 
 template <class S>
-GPU_DEVICE void gpu_wide_copy_all(const gpu_wide_params &w, gpu_wide_progress at,
-                                  unsigned char *shared) {
+GPU_DEVICE void gpu_wide_copy_all(const gpu_wide_params &w, const gpu_tensor_map *late,
+                                  gpu_wide_progress at, unsigned char *shared) {
     bool elected = gpu_elect(), first = true;
     gpu_wide_barriers<S> *barriers = gpu_wide_barriers_of<S>(shared);
     for (; at.output_tile < at.output_tiles; at.output_tile += at.step) {
         gpu_wide_source<S> from = gpu_wide_source_of<S>(w.apply, at);
         at.tile = at.begin;
         if (first)
-            gpu_wide_copy_first<S>(w, from, elected, at, shared);
+            gpu_wide_copy_first<S>(w, late, from, elected, at, shared);
         first = false;
         for (; at.tile < at.end; at.tile += S::TILES) {
             gpu_mbarrier_wait(&barriers->empty[at.stage], at.phase ^ 1);
             gpu_wave_barrier(); /* a lane that looked later might find the phase after this one */
             gpu_wide_copy_weights<S>(w.apply, from, elected, at.stage, shared);
-            gpu_wide_copy_x<S>(w, from, elected, at.stage, shared);
+            gpu_wide_copy_x<S>(w, late, from, elected, at.stage, shared);
             gpu_wide_next_stage<S>(at);
         }
     }

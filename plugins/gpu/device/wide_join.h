@@ -9,13 +9,13 @@
 
 #include "wide_shape.h"
 
-/** Store two features of two rows of y: (feature, row), (feature, row + 1), (feature + 1, row),
- *  (feature + 1, row + 1). */
-GPU_DEVICE void gpu_wide_store(const gpu_apply_params &p, int64_t row, int32_t feature, bool pairs,
-                               const float c[4]) {
+/** Store two features of two rows of y: (feature, row), (feature, row + step), (feature + 1, row),
+ *  (feature + 1, row + step). */
+GPU_DEVICE void gpu_wide_store(const gpu_apply_params &p, int64_t row, int32_t step,
+                               int32_t feature, bool pairs, const float c[4]) {
     if (!pairs) {
         for (int i = 0; i < 4; i++)
-            gpu_store_y(p, row + i % 2, feature + i / 2, c[i]);
+            gpu_store_y(p, row + i % 2 * step, feature + i / 2, c[i]);
         return;
     }
     if (feature >= p.n)
@@ -31,8 +31,8 @@ GPU_DEVICE void gpu_wide_store(const gpu_apply_params &p, int64_t row, int32_t f
         float low = c[i] + bias[0], high = c[2 + i] + bias[1];
         uint32_t pair =
             p.y_type == KRY_TYPE_F16 ? gpu_f16x2_pack(low, high) : gpu_bf16x2_pack(low, high);
-        if (row + i < p.m)
-            *reinterpret_cast<uint32_t *>(y + i * p.y_stride) = pair;
+        if (row + i * step < p.m)
+            *reinterpret_cast<uint32_t *>(y + i * step * p.y_stride) = pair;
     }
 }
 
@@ -107,7 +107,8 @@ GPU_DEVICE void gpu_wide_join(const gpu_apply_params &p, const gpu_wide_progress
                 total[3] += gpu_float_of_bits(part.w);
             }
             int column = chunk * S::CHUNK + static_cast<int>(v / S::TEAM);
-            gpu_wide_store(p, row + column % (S::N / 8) * 8 + static_cast<int32_t>(v % 4) * 2,
+            int32_t in_box = column % (S::N / 8) * 8 + static_cast<int32_t>(v % 4) * 2;
+            gpu_wide_store(p, gpu_wide_row_of_box<S>(row, in_box), gpu_wide_row_step<S>(),
                            feature + gpu_wide_feature<S>(v % S::TEAM, column / (S::N / 8)), pairs,
                            total);
         }

@@ -36,6 +36,8 @@ struct gpu_wide_shape {
     static constexpr int CODES_AT = X_BYTES;
     static constexpr int SCALES_AT = CODES_AT + ALL_PANELS * TILES * PANEL_BYTES;
     static constexpr int ZEROS_AT = SCALES_AT + ALL_PANELS * SLOTS * GPU_PANEL_N * 2;
+    static constexpr int TAIL_AT = ZEROS_AT + ALL_PANELS * SLOTS * GPU_PANEL_N; /* see LATE */
+    static constexpr bool LATE = false;
     static constexpr int STAGE_BYTES = gpu_wide_stage_bytes(ALL_PANELS * 64, N, BITS, ANY);
     static constexpr int SUM_BYTES = gpu_wide_sum_bytes(WARPGROUPS, TURNS, CHUNK);
     static constexpr int STAGES = gpu_wide_stages(STAGE_BYTES, SUM_BYTES, TURNS, RESIDENT_);
@@ -44,9 +46,17 @@ struct gpu_wide_shape {
     static constexpr int TABLES_AT = BARRIERS_AT + (2 * STAGES + 2) * 8;
     static_assert(TABLES_AT + STAGES * static_cast<int>(BLOCKS) ==
                   gpu_wide_shared_bytes(STAGE_BYTES, SUM_BYTES, STAGES));
-    static_assert(ZEROS_AT + ALL_PANELS * static_cast<int>(SLOTS) * GPU_PANEL_N <= STAGE_BYTES);
+    static_assert(TAIL_AT % 128 == 0 && TAIL_AT <= STAGE_BYTES);
     static_assert(TURNS == 1 || (FEW && CHUNK != 0));
     static_assert(CHUNK == 0 || PANELS * N / 8 % (CHUNK + (CHUNK == 0)) == 0);
+};
+
+/** The same where every second row of x is late, see wide_x.h. */
+template <class S> struct gpu_wide_late : S {
+    static constexpr bool LATE = true;
+    static constexpr int TAIL_BYTES = gpu_wide_tail_bytes(S::N);
+    static constexpr int MOVED_AT = S::TAIL_AT + TAIL_BYTES; /* an mbarrier */
+    static_assert(S::FEW && MOVED_AT % 8 == 0 && MOVED_AT + 8 <= S::STAGE_BYTES);
 };
 
 /** The block's mbarriers. */
@@ -107,6 +117,13 @@ template <class S>
 GPU_DEVICE int32_t gpu_wide_row(const gpu_apply_params &p, const gpu_wide_progress &at) {
     return at.output_tile % p.m_blocks * S::N;
 }
+
+/** The row of x that lies in an even row of a box of the output tile, and how far the row after it
+ *  in the box is from there. */
+template <class S> GPU_DEVICE int32_t gpu_wide_row_of_box(int32_t first, int32_t in_box) {
+    return first + (S::LATE ? in_box % (S::N / 2) * 2 + in_box / (S::N / 2) : in_box);
+}
+template <class S> GPU_DEVICE int32_t gpu_wide_row_step() { return S::LATE ? 2 : 1; }
 
 /** Panels of the output tile that exist. */
 template <class S>

@@ -9,7 +9,7 @@
 #ifndef KERNELRY_GPU_WIDE_SUM_H
 #define KERNELRY_GPU_WIDE_SUM_H
 
-#include "wide_shape.h"
+#include "wide_x.h"
 
 /** A lane's places in a stage. */
 template <class S> struct gpu_wide_lane {
@@ -204,6 +204,11 @@ GPU_DEVICE void gpu_wide_sum_few(const gpu_apply_params &p, const gpu_wide_lane<
             const unsigned char *table = shared + S::TABLES_AT + at.stage * S::BLOCKS;
             gpu_block_scale scales[S::PANELS];
             gpu_mbarrier_wait(&barriers->full[at.stage], at.phase);
+            if constexpr (S::LATE) {
+                unsigned char *moving = shared + at.stage * S::STAGE_BYTES;
+                gpu_wide_move_x<S>(p, moving);
+                gpu_mbarrier_wait(gpu_wide_moved<S>(moving), at.phase);
+            }
 #pragma unroll
             for (int i = 0; i < S::TILES; i++)
                 gpu_wide_add_few<S>(p, mine, stage, table, i, x_at, scales, c);

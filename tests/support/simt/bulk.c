@@ -11,7 +11,14 @@
 #include "races.h"
 #include "tensor_map.h"
 
-enum { BULK_ALIGN = 16, CHUNK = 16, BOX_ALIGN = 1024, ROW_BYTES = 128, ROW_CHUNKS = 8 };
+enum {
+    BULK_ALIGN = 16,
+    CHUNK = 16,
+    BOX_ALIGN = 512,        /* of one that is swizzled */
+    NARROW_BOX_ALIGN = 128, /* of one whose rows are a chunk */
+    ROW_BYTES = 128,
+    ROW_CHUNKS = 8
+};
 
 struct bulk {
     struct mbarrier *mbarrier;
@@ -32,12 +39,14 @@ static struct {
 
 /* ---- landing ------------------------------------------------------------------------------- */
 
-/* A box's row: elements [column, column + 64) of a row of the tensor, zeros outside. */
+/* A box's row, from a column of a row of the tensor on, zeros outside. */
 static void land_row(unsigned char *to, const struct simt_tensor *tensor, int64_t column,
-                     int64_t row, uint32_t box_row) {
+                     int64_t row) {
     enum { ELEMENTS = CHUNK / 2 };
+    const uint32_t swizzle =
+        tensor->swizzle_bytes != 0 ? (uintptr_t)to / ROW_BYTES % ROW_CHUNKS : 0;
     const bool is_inside = row >= 0 && (uint64_t)row < tensor->rows;
-    for (uint32_t chunk = 0; chunk < ROW_CHUNKS; chunk++) {
+    for (uint32_t chunk = 0; chunk < tensor->box_columns / ELEMENTS; chunk++) {
         uint16_t values[ELEMENTS] = {0};
         const int64_t first = column + chunk * ELEMENTS;
         const unsigned char *from = tensor->address + row * (int64_t)tensor->row_bytes + first * 2;
@@ -50,7 +59,7 @@ static void land_row(unsigned char *to, const struct simt_tensor *tensor, int64_
                 }
             }
         }
-        memcpy(to + (size_t)(chunk ^ box_row % ROW_CHUNKS) * CHUNK, values, CHUNK);
+        memcpy(to + (size_t)(chunk ^ swizzle) * CHUNK, values, CHUNK);
     }
 }
 
@@ -63,8 +72,8 @@ static void land(uint32_t index) {
         memcpy(copy.to, copy.from, copy.bytes);
     } else {
         for (uint32_t r = 0; r < copy.tensor.box_rows; r++) {
-            land_row(copy.to + (size_t)r * ROW_BYTES, &copy.tensor, copy.column,
-                     (int64_t)copy.row + r, r);
+            land_row(copy.to + (size_t)r * copy.tensor.box_columns * 2, &copy.tensor, copy.column,
+                     (int64_t)copy.row + r);
         }
     }
     const char *wrong = simt_mbarrier_lands(copy.mbarrier, copy.bytes);
@@ -177,19 +186,21 @@ void simt_tensor_copy(struct simt_place place, void *shared, const void *map, in
     struct bulk copy = {.to = shared, .column = column, .row = row};
     simt_begin_word(place);
     simt_check_previous_grid();
-    simt_need_aligned(place, shared, BOX_ALIGN);
     simt_need_aligned(place, map, 64);
     if (!simt_tensor_map_read(map, &copy.tensor)) {
         simt_fail("the tensor map was not made by the driver");
     }
-    if (copy.tensor.element_bytes != 2 || copy.tensor.swizzle_bytes != ROW_BYTES ||
-        copy.tensor.box_columns * 2 != ROW_BYTES) {
+    const uint32_t row_bytes = copy.tensor.box_columns * 2;
+    if (copy.tensor.element_bytes != 2 ||
+        row_bytes != (copy.tensor.swizzle_bytes != 0 ? 128 : CHUNK) ||
+        copy.tensor.swizzle_bytes % ROW_BYTES != 0) {
         simt_fail("the tensor map's box has rows of %u elements of %u bytes, swizzled over %u "
-                  "bytes; expected 64 of 2, over 128",
+                  "bytes; expected 64 of 2, over 128, or 8 of 2, over 0",
                   copy.tensor.box_columns, copy.tensor.element_bytes, copy.tensor.swizzle_bytes);
     }
+    simt_need_aligned(place, shared, copy.tensor.swizzle_bytes != 0 ? BOX_ALIGN : NARROW_BOX_ALIGN);
     copy.mbarrier = simt_mbarrier_at(mbarrier);
-    copy.bytes = copy.tensor.box_rows * ROW_BYTES;
+    copy.bytes = copy.tensor.box_rows * row_bytes;
     for (uint32_t r = 0; r < copy.tensor.box_rows; r++) {
         check_row(&copy, r);
     }

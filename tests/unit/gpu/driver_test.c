@@ -176,15 +176,20 @@ static void rows_are_mapped(void) {
     struct simt_tensor tensor;
     struct gpu_scope scope;
     EXPECT(cuda->enter(&h200, &scope) == KRY_OK);
-    EXPECT(cuda->map_rows(&map, x, 100, 3, 104, 32) == KRY_OK);
+    struct gpu_rows rows = {x, 100, 3, 104, 64, 32};
+    EXPECT(cuda->map_rows(&map, &rows) == KRY_OK);
     EXPECT(simt_tensor_map_read(&map, &tensor));
     EXPECT(tensor.address == (const unsigned char *)x && tensor.columns == 100 &&
            tensor.rows == 3 && tensor.row_bytes == 208 && tensor.box_columns == 64 &&
            tensor.box_rows == 32 && tensor.element_bytes == 2 && tensor.swizzle_bytes == 128);
-    EXPECT(cuda->map_rows(&map, x, 99, 1, 99, 8) == KRY_OK); /* one row needs no stride */
-    EXPECT(cuda->map_rows(&map, x + 1, 64, 1, 64, 8) == KRY_E_DEVICE);
+    rows = (struct gpu_rows){x, 99, 1, 99, 8, 8}; /* one row needs no stride */
+    EXPECT(cuda->map_rows(&map, &rows) == KRY_OK && simt_tensor_map_read(&map, &tensor));
+    EXPECT(tensor.box_columns == 8 && tensor.swizzle_bytes == 0);
+    rows = (struct gpu_rows){x + 1, 64, 1, 64, 64, 8};
+    EXPECT(cuda->map_rows(&map, &rows) == KRY_E_DEVICE);
     EXPECT_WORDS(gpu_error_message(), "cuTensorMapEncodeTiled");
-    EXPECT(cuda->map_rows(&map, x, 64, 2, 100, 8) == KRY_E_DEVICE);
+    rows = (struct gpu_rows){x, 64, 2, 100, 64, 8};
+    EXPECT(cuda->map_rows(&map, &rows) == KRY_E_DEVICE);
 }
 
 /* ---- HIP ------------------------------------------------------------------------------------- */

@@ -65,7 +65,8 @@ static void make(struct applied *a, const kry_linear *linear, int64_t m) {
 
 static const struct gpu_apply_params *main_parameters(size_t i) {
     const void *parameters = fake_cuda.launches[i].parameters;
-    if (strncmp(fake_cuda.launches[i].entry, "gpu_wide_", 9) == 0)
+    if (strncmp(fake_cuda.launches[i].entry, "gpu_wide_", 9) == 0 ||
+        strncmp(fake_cuda.launches[i].entry, "gpu_late_", 9) == 0)
         return &((const struct gpu_wide_params *)parameters)->apply;
     return parameters;
 }
@@ -73,7 +74,8 @@ static const struct gpu_apply_params *main_parameters(size_t i) {
 static bool is_product(const struct fake_launch *launch) {
     return strncmp(launch->entry, "gpu_stream_", 11) == 0 ||
            strncmp(launch->entry, "gpu_tile_", 9) == 0 ||
-           strncmp(launch->entry, "gpu_wide_", 9) == 0;
+           strncmp(launch->entry, "gpu_wide_", 9) == 0 ||
+           strncmp(launch->entry, "gpu_late_", 9) == 0;
 }
 
 /* ---- applying ----------------------------------------------------------------------------------
@@ -112,6 +114,17 @@ static void x_of_any_alignment(void) {
     EXPECT_WORDS(fake_cuda.launches[1].entry, "_bf16_");
     EXPECT((uintptr_t)main_parameters(1)->x % 16 == 0);
     EXPECT(main_parameters(1)->y_type == KRY_TYPE_F32 && main_parameters(1)->zeros == NULL);
+}
+
+/* Every second row at a multiple of 16 bytes, the others 8 behind: no launch puts them in order. */
+static void x_of_eight_bytes(void) {
+    kry_linear linear = weights_linear(3420, 1280, 128, KRY_WEIGHT_U4B8);
+    struct applied a;
+    make(&a, &linear, 16);
+    EXPECT(kernel->apply(&a.binding, &a.args) == KRY_OK);
+    EXPECT(fake_cuda.launch_count == 1 && is_product(&fake_cuda.launches[0]));
+    const struct gpu_apply_params *p = main_parameters(0);
+    EXPECT(p->x == a.args.x && p->x_stride == 3420 && p->k == 3420 && p->late == 2);
 }
 
 /* Many rows in act-order: several runs, each of which puts its rows in order first. */
@@ -376,6 +389,7 @@ static void answering_touches_no_driver(void **state) {
 
 IN_CHILD(apply_launches_one_product_on_the_stream, one_launch)
 IN_CHILD(apply_of_x_that_is_not_aligned_arranges_it_first, x_of_any_alignment)
+IN_CHILD(apply_of_x_whose_rows_turn_is_one_launch, x_of_eight_bytes)
 IN_CHILD(apply_of_many_act_order_rows_runs_over_all_of_them_once, runs_of_act_order)
 IN_CHILD(apply_that_cannot_succeed_launches_nothing, nothing_is_launched)
 IN_CHILD(apply_whose_launch_fails_tells_the_drivers_words, launch_that_fails)
@@ -388,6 +402,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(apply_launches_one_product_on_the_stream),
         cmocka_unit_test(apply_of_x_that_is_not_aligned_arranges_it_first),
+        cmocka_unit_test(apply_of_x_whose_rows_turn_is_one_launch),
         cmocka_unit_test(apply_of_many_act_order_rows_runs_over_all_of_them_once),
         cmocka_unit_test(apply_that_cannot_succeed_launches_nothing),
         cmocka_unit_test(apply_whose_launch_fails_tells_the_drivers_words),

@@ -91,6 +91,7 @@ static void launch_entry(const struct gpu_launch *launch, void (*entry)(const vo
 
 DEFINE(apply, struct gpu_apply_params)
 DEFINE(wide, struct gpu_wide_params)
+DEFINE(late, struct gpu_late_params)
 DEFINE(arrange, struct gpu_arrange_params)
 DEFINE(sort, struct gpu_sort_params)
 DEFINE(fill_source, struct gpu_fill_source_params)

@@ -19,6 +19,7 @@ bool device_has_run(const char *entry);
 /* Run an entry; fails the test with the SIMT layer's words. Seeds follow each other. */
 void device_apply(const struct gpu_launch *launch, const struct gpu_apply_params *params);
 void device_wide(const struct gpu_launch *launch, const struct gpu_wide_params *params);
+void device_late(const struct gpu_launch *launch, const struct gpu_late_params *params);
 void device_arrange(const struct gpu_launch *launch, const struct gpu_arrange_params *params);
 void device_sort(const struct gpu_launch *launch, const struct gpu_sort_params *params);
 void device_fill_source(const struct gpu_launch *launch,

@@ -110,20 +110,31 @@ static void describe(char *text, size_t size, const kry_linear *l, const struct 
              (long long)call->y_stride);
 }
 
-/* The map of x that gpu_wide_* reads, as the driver makes it. */
+/* The maps of x that gpu_wide_* reads, as the driver makes them. */
 static void run_wide(const struct gpu_plan *plan, const struct gpu_apply_params *apply) {
-    enum { UINT16 = 1, SWIZZLE_128B = 3, L2_256B = 3, BOX_COLUMNS = 64 };
-    struct gpu_wide_params params = {.apply = *apply};
-    const uint64_t dimensions[] = {(uint64_t)apply->k, (uint64_t)apply->m};
-    const int64_t stride = apply->m == 1 ? (apply->k + 7) / 8 * 8 : apply->x_stride;
-    const uint64_t strides[] = {(uint64_t)stride * 2};
-    const uint32_t box[] = {BOX_COLUMNS, (uint32_t)plan->box_rows};
+    enum { UINT16 = 1, SWIZZLE_128B = 3, L2_256B = 3, WIDE_BOX = 64 };
+    struct gpu_late_params params = {.wide.apply = *apply};
+    struct gpu_tensor_map *made[GPU_MAPS] = {&params.wide.x, &params.more[0], &params.more[1]};
+    struct gpu_rows maps[GPU_MAPS];
     const uint32_t ones[] = {1, 1};
-    void *x = (void *)(uintptr_t)apply->x;
-    assert_int_equal(simt_tensor_map_encode(&params.x, UINT16, 2, x, dimensions, strides, box, ones,
-                                            0, SWIZZLE_128B, L2_256B, 0),
-                     0);
-    device_wide(&plan->main, &params);
+    const int32_t count = gpu_plan_maps(plan, apply, maps);
+    for (int32_t i = 0; i < count; i++) {
+        const struct gpu_rows *rows = &maps[i];
+        const uint64_t dimensions[] = {(uint64_t)rows->columns, (uint64_t)rows->rows};
+        const int64_t stride = rows->rows == 1 ? (rows->columns + 7) / 8 * 8 : rows->stride;
+        const uint64_t strides[] = {(uint64_t)stride * 2};
+        const uint32_t box[] = {(uint32_t)rows->box_columns, (uint32_t)rows->box_rows};
+        const int swizzle = rows->box_columns == WIDE_BOX ? SWIZZLE_128B : 0;
+        void *x = (void *)(uintptr_t)rows->x;
+        assert_int_equal(simt_tensor_map_encode(made[i], UINT16, 2, x, dimensions, strides, box,
+                                                ones, 0, swizzle, L2_256B, 0),
+                         0);
+    }
+    if (plan->x_turns) {
+        device_late(&plan->main, &params);
+    } else {
+        device_wide(&plan->main, &params.wide);
+    }
 }
 
 /* Run a plan over all rows of a call; a plan that takes fewer at a time is not meant here. */
@@ -316,7 +327,7 @@ static kry_linear wide_linear(size_t kind, size_t turn, int64_t m) {
         linear.y_type = KRY_TYPE_F16;
     }
     if (linear.group_size > 0 && (kind + turn) % 5 < 3) {
-        linear.k_offset = 1 + problem_random(300);
+        linear.k_offset = (1 + problem_random(300)) * (turn % 2 == 0 ? 1 : 4);
     }
     problem_complete(&linear);
     return linear;
@@ -329,11 +340,12 @@ struct wide_run {
     int64_t y_stride;
     int64_t shift;
     int has_bias;
+    bool only_late; /* the tiles that take x as it is, where every second row is late */
 };
 
 static void run_wide_plan(const struct wide_run *r, const struct gpu_plan *plan) {
     struct call call;
-    assert_int_equal(strncmp(plan->main.entry, "gpu_wide", 8), 0);
+    assert_int_equal(strncmp(plan->main.entry, plan->x_turns ? "gpu_late" : "gpu_wide", 8), 0);
     call_make(&call, &r->layer->problem, r->m, r->x_stride, r->y_stride, r->shift, r->has_bias);
     run_plan(r->layer, plan, &call);
     call_discard(&call);
@@ -343,8 +355,8 @@ static void run_wide_plan(const struct wide_run *r, const struct gpu_plan *plan)
 static void run_wide_tiles(const struct wide_run *r, uint32_t at_once, int32_t cluster) {
     struct gpu_facts facts = facts_of(132);
     const kry_linear *linear = &r->layer->problem.linear;
-    const struct gpu_call planned = {.m = r->m,
-                                     .x_unit = r->shift != 0 || r->x_stride % 8 != 0 ? 2 : 16};
+    const struct gpu_call planned =
+        gpu_call_of((void *)(uintptr_t)(r->shift * 2), r->x_stride, r->m);
     struct gpu_plan chosen = {0};
     struct gpu_plan plan;
     double cost;
@@ -353,6 +365,9 @@ static void run_wide_tiles(const struct wide_run *r, uint32_t at_once, int32_t c
     }
     for (int32_t i = 0; i < gpu_plan_candidates(&facts, linear); i++) {
         if (!gpu_plan_candidate(&facts, linear, &r->layer->layout, &planned, i, &plan, &cost)) {
+            continue;
+        }
+        if (r->only_late && !plan.x_turns) {
             continue;
         }
         const bool is_other = chosen.tile_m != plan.tile_m || chosen.tile_n != plan.tile_n;
@@ -371,6 +386,7 @@ static void run_wide_tiles(const struct wide_run *r, uint32_t at_once, int32_t c
  * second output tile. */
 static void wide_tiles_are_right(void **state) {
     static const int64_t rows[] = {1, 8, 9, 16, 17, 33, 65, 129, 257};
+    static const int64_t beyond[] = {3, 5, 2, 1};
     enum { ROWS = sizeof rows / sizeof rows[0] };
     (void)state;
     if (family != GPU_FAMILY_WGMMA) {
@@ -386,14 +402,57 @@ static void wide_tiles_are_right(void **state) {
             const struct wide_run run = {
                 .layer = &layer,
                 .m = rows[j],
-                .x_stride = turn % 4 == 0 ? k + 3 : (k + 7) / 8 * 8 + (int64_t)(turn % 3) * 8,
+                .x_stride = turn % 4 == 0 ? k + beyond[turn / 4 % 4]
+                                          : (k + 7) / 8 * 8 + (int64_t)(turn % 3) * 8,
                 .y_stride = linear.out_features + (int64_t)(turn % 3),
-                .shift = turn % 7 == 0,
+                .shift = turn % 7 == 0 ? 1 << (rows[j] == 1 ? 0 : turn / 7 % 3) : 0,
                 .has_bias = turn % 2 == 0,
             };
             run_wide_tiles(&run, 1 + (uint32_t)(turn % 3), 1 + (int32_t)(turn % GPU_CLUSTER_MAX));
             layer_discard(&layer);
         }
+    }
+}
+
+/* x at multiples of 8 bytes, every second row of 16, that is not put in order: even or odd rows are
+ * late, through one output tile and several, and K ends anywhere in a stage. */
+static void late_rows_are_moved(void **state) {
+    static const int64_t rows[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 64};
+    static const int64_t in_features[] = {1100, 68, 252, 140, 3644};
+    enum {
+        ROWS = sizeof rows / sizeof rows[0],
+        COLUMNS = sizeof in_features / sizeof *in_features
+    };
+    (void)state;
+    if (family != GPU_FAMILY_WGMMA) {
+        skip();
+    }
+    for (size_t i = 0; i < ROWS * COLUMNS; i++) {
+        const int64_t m = rows[i / COLUMNS];
+        if (m > 17 && in_features[i % COLUMNS] > 1000 && i % 2 == 0) {
+            continue; /* slow to play */
+        }
+        kry_linear linear = {
+            .in_features = in_features[i % COLUMNS],
+            .out_features = i % 2 == 0 ? 130 : 60,
+            .group_size = i % 3 == 0 ? 64 : 128,
+            .weight_type = weight_types[i % 4],
+            .x_type = x_types[i / 4 % 2],
+            .y_type = x_types[i / 4 % 2],
+        };
+        struct layer layer;
+        problem_complete(&linear);
+        layer_make(&layer, &linear);
+        const struct wide_run run = {
+            .layer = &layer,
+            .m = m,
+            .x_stride = linear.in_features,
+            .y_stride = linear.out_features,
+            .shift = m == 1 || i % 3 == 0 ? 4 : 0,
+            .only_late = true,
+        };
+        run_wide_tiles(&run, 1 + (uint32_t)(i % 3), 1 + (int32_t)(i % GPU_CLUSTER_MAX));
+        layer_discard(&layer);
     }
 }
 
@@ -431,7 +490,7 @@ static void random_shapes_are_right(void **state) {
                   linear.out_features + problem_random(3),
                   problem_random(2) ? problem_random(8) : 0, problem_random(2) != 0);
         const struct gpu_facts facts = facts_of(1 + problem_random(40));
-        const struct gpu_call planned = {.m = m, .x_unit = gpu_x_unit(call.x, call.x_stride, m)};
+        const struct gpu_call planned = gpu_call_of(call.x, call.x_stride, m);
         gpu_plan_of(&facts, &linear, &layer.layout, &planned, &plan);
         run_plan(&layer, &plan, &call);
         call_discard(&call);
@@ -518,6 +577,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(every_candidate_is_right),
         cmocka_unit_test(splits_of_long_rows_are_right),
         cmocka_unit_test(wide_tiles_are_right),
+        cmocka_unit_test(late_rows_are_moved),
         cmocka_unit_test(random_shapes_are_right),
         cmocka_unit_test(codes_lie_where_the_layout_says),
         cmocka_unit_test(ranges_prepare_what_the_whole_does),

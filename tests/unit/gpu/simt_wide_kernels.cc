@@ -40,7 +40,7 @@ template <int N> void copy_boxes(const wide_params &p) {
                                                                              : BYTES);
         wide_params broken = p;
         broken.b.words[0]++;
-        gpu_tensor_copy(box<N>(stage) + (p.fault == WIDE_BOX_MISPLACED ? 512 : 0),
+        gpu_tensor_copy(box<N>(stage) + (p.fault == WIDE_BOX_MISPLACED ? 256 : 0),
                         p.fault == WIDE_NOT_A_MAP ? &broken.b : &p.b,
                         p.column + static_cast<int32_t>(tile * WIDE_TILE_K), p.row, full<N>(stage));
         if (p.fault == WIDE_EARLY_END && tile == 2)

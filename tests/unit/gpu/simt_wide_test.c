@@ -118,7 +118,7 @@ static void wrong_products_are_reported(void **state) {
         {WIDE_OTHER_BOX, NULL},
         {WIDE_MISSING_LANES, NULL},
         {WIDE_FROM_SECOND_WAVE, "of its warpgroup"},
-        {WIDE_BOX_MISPLACED, "is not a multiple of 1024 bytes"},
+        {WIDE_BOX_MISPLACED, "is not a multiple of 512 bytes"},
         {WIDE_NOT_A_MAP, "the tensor map was not made by the driver"},
         {WIDE_EARLY_END, "deadlock"},
         {WIDE_GIVE_BY_HALF, "warpgroup"},
