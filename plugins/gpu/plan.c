@@ -33,10 +33,10 @@ enum { PLAIN, STREAM, TILE, AMD_TILE };
 #define STREAM_WAVES(features_, blocks_, groups_, span_, stages_, resident_, waves_, busy_,        \
                      alone_)                                                                       \
     {                                                                                              \
-        .kernel = STREAM, .n = features_ * 16 * waves_, .m = blocks_ * 8, .threads = 256,          \
-        .groups = groups_, .features = features_, .blocks = blocks_, .span = span_,                \
-        .stages = stages_, .waves_n = waves_, .resident = resident_, .busy = busy_,                \
-        .alone = alone_                                                                            \
+        .kernel = STREAM, .n = (features_)*16 * (waves_), .m = (blocks_)*8, .threads = 256,        \
+        .groups = (groups_), .features = (features_), .blocks = (blocks_), .span = (span_),        \
+        .stages = (stages_), .waves_n = (waves_), .resident = (resident_), .busy = (busy_),        \
+        .alone = (alone_)                                                                          \
     }
 #define STREAM(features, blocks, groups, span, stages, resident, busy, alone)                      \
     STREAM_WAVES(features, blocks, groups, span, stages, resident, 1, busy, alone),                \
@@ -44,14 +44,14 @@ enum { PLAIN, STREAM, TILE, AMD_TILE };
         STREAM_WAVES(features, blocks, groups, span, stages, resident, 4, busy, alone)
 #define TILE(n_, m_, threads_, groups_, resident_, busy_, alone_)                                  \
     {                                                                                              \
-        .kernel = TILE, .n = n_, .m = m_, .threads = threads_, .groups = groups_, .stages = 4,     \
-        .resident = resident_, .busy = busy_, .alone = alone_                                      \
+        .kernel = TILE, .n = (n_), .m = (m_), .threads = (threads_), .groups = (groups_),          \
+        .stages = 4, .resident = (resident_), .busy = (busy_), .alone = (alone_)                   \
     }
 
 #define AMD(n_, m_, threads_, resident_, busy_, alone_)                                            \
     {                                                                                              \
-        .kernel = AMD_TILE, .n = n_, .m = m_, .threads = threads_, .resident = resident_,          \
-        .busy = busy_, .alone = alone_                                                             \
+        .kernel = AMD_TILE, .n = (n_), .m = (m_), .threads = (threads_), .resident = (resident_),  \
+        .busy = (busy_), .alone = (alone_)                                                         \
     }
 
 /* The clocks were measured on an H200, see bench/gpu/NOTES.md. A unit is a k tile of 16 features
@@ -231,7 +231,8 @@ static double cost_of(const struct gpu_facts *facts, const struct candidate *c, 
     double slower = bits == 4 ? 1 : stream ? 1.6 : 1.1;
     double units = c->split_tiles, mine = c->split_tiles;
     if (stream) {
-        units *= s->n / 16;
+        int32_t feature_tiles = s->n / 16;
+        units *= feature_tiles;
         mine = (double)(gpu_ceil_div(c->split_tiles, tiles_at_once(s, c->threads)) * s->span *
                         s->features);
     }

@@ -18,12 +18,12 @@ struct wide_tile {
     int32_t resident; /* blocks of a multiprocessor */
 };
 #define TILE(n_, m_, warpgroups_, panels, turns_, chunk_, resident_, none)                         \
-    {.n = n_,                                                                                      \
-     .m = m_,                                                                                      \
-     .warpgroups = warpgroups_,                                                                    \
-     .turns = turns_,                                                                              \
-     .chunk = chunk_,                                                                              \
-     .resident = resident_},
+    {.n = (n_),                                                                                    \
+     .m = (m_),                                                                                    \
+     .warpgroups = (warpgroups_),                                                                  \
+     .turns = (turns_),                                                                            \
+     .chunk = (chunk_),                                                                            \
+     .resident = (resident_)},
 static const struct wide_tile tiles[] = {GPU_WIDE_TILES(TILE, )};
 enum { TILES = sizeof tiles / sizeof *tiles };
 

@@ -28,7 +28,7 @@ INLINE unsigned flush_denormals(void) {
         _tile_loadd(X, x, step_bytes);                                                             \
         DOT(SUM, X, W);                                                                            \
         x += x_step;                                                                               \
-        if (PARTS == 2) {                                                                          \
+        if ((PARTS) == 2) {                                                                        \
             _tile_loadd(X, x, step_bytes);                                                         \
             DOT(SUM, X, W);                                                                        \
             x += x_step;                                                                           \
@@ -114,10 +114,12 @@ INLINE const uint8_t *fetch_codes(const uint8_t *from, int64_t bytes) {
                 continue;                                                                          \
             float *to = p->totals[done.chunk][done.tile];                                          \
             if (done.piece == 0)                                                                   \
-                UNROLL for (int r = 0; r < ROWS; r++) total[r] = _mm512_load_ps(to + r * TILE_N);  \
+                UNROLL for (int r = 0; r < (ROWS); r++) total[r] =                                 \
+                    _mm512_load_ps(to + r * TILE_N);                                               \
             ADD(p, &done, sums->of[(i - BEHIND) % SUMS], total, ROWS);                             \
             if (advance(&done, panel))                                                             \
-                UNROLL for (int r = 0; r < ROWS; r++) _mm512_store_ps(to + r * TILE_N, total[r]);  \
+                UNROLL for (int r = 0; r < (ROWS); r++)                                            \
+                    _mm512_store_ps(to + r * TILE_N, total[r]);                                    \
         }                                                                                          \
     }
 #define MULTIPLY_ALL(NAME, DOT, PARTS, ADD)                                                        \
