@@ -10,7 +10,12 @@
  */
 #include "tiled.h"
 
-enum { TASKS_MAX = 256, UNIT_TILES = 8, PACKERS = 4 /* tasks that pack a chunk */ };
+enum {
+    TASKS_MAX = 256,
+    UNIT_TILES = 8,
+    CHUNKS_UNIT_TILES = 4, /* of several chunks: codes that each reads again leave L2 to x */
+    PACKERS = 4            /* tasks that pack a chunk */
+};
 
 int32_t tiled_rows_up(int32_t rows) { return rows <= 8 ? rows : (rows + 1) / 2 * 2; }
 
@@ -124,7 +129,7 @@ static void compute_block(void *argument, int64_t i) {
 static void divide(struct pass *p, const kry_host *host) {
     int64_t threads = host->parallelism != NULL ? host->parallelism(host->context) : 1;
     int64_t tiles = p->bound->shape.tiles;
-    p->unit = UNIT_TILES;
+    p->unit = p->args->m > CHUNK_ROWS ? CHUNKS_UNIT_TILES : UNIT_TILES;
     while (p->unit > 1 && units_of(tiles, p->unit) < 2 * threads)
         p->unit /= 2;
     int64_t units = units_of(tiles, p->unit);
