@@ -33,7 +33,7 @@ enum { PLAIN, STREAM, TILE, AMD_TILE };
 #define STREAM_WAVES(features_, blocks_, groups_, span_, stages_, resident_, waves_, busy_,        \
                      alone_)                                                                       \
     {                                                                                              \
-        .kernel = STREAM, .n = (features_)*16 * (waves_), .m = (blocks_)*8, .threads = 256,        \
+        .kernel = STREAM, .n = 16 * (features_) * (waves_), .m = 8 * (blocks_), .threads = 256,    \
         .groups = (groups_), .features = (features_), .blocks = (blocks_), .span = (span_),        \
         .stages = (stages_), .waves_n = (waves_), .resident = (resident_), .busy = (busy_),        \
         .alone = (alone_)                                                                          \

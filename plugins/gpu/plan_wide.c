@@ -167,15 +167,13 @@ static bool candidate_of(const struct gpu_facts *facts, const struct gpu_layout 
          c->clusters < 1))
         return false;
     c->x_turns = false;
-    c->cost = cost_of(facts, layout, c);
-    if (lies == GPU_X_LIES_WELL)
-        return true;
-    double arranged = c->cost + arrange_ns(layout, rows);
-    c->x_turns = lies == GPU_X_TURNS && !has_any_groups(layout) && is_late_tile(t);
-    c->cost = cost_of(facts, layout, c);
-    if (!c->x_turns || arranged < c->cost) {
-        c->x_turns = false;
-        c->cost = arranged;
+    c->cost = cost_of(facts, layout, c) + (lies == GPU_X_LIES_WELL ? 0 : arrange_ns(layout, rows));
+    if (lies == GPU_X_TURNS && !has_any_groups(layout) && is_late_tile(t)) {
+        struct wide_candidate late = *c;
+        late.x_turns = true;
+        late.cost = cost_of(facts, layout, &late);
+        if (late.cost <= c->cost)
+            *c = late;
     }
     return true;
 }

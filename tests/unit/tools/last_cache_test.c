@@ -1,5 +1,6 @@
 /* The last cache is the one of the highest level, whatever else the system says. */
 #include "last_cache.h"
+#include "remove_tree.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 static char folder[32];
 
@@ -26,13 +26,7 @@ static void at(char *out, size_t bytes, int index, const char *name) {
 
 static int end(void **state) {
     (void)state;
-    char path[128];
-    for (int i = 0; i < 5; i++) {
-        at(path, sizeof path, i, "level"), unlink(path);
-        at(path, sizeof path, i, "size"), unlink(path);
-        at(path, sizeof path, i, ""), rmdir(path);
-    }
-    return rmdir(folder);
+    return remove_tree(folder);
 }
 
 static void describe(int index, const char *level, const char *size) {
