@@ -5,7 +5,8 @@
  *   harness CUBIN small, tiny    the small ones of them, for compute-sanitizer
  *   harness CUBIN plain          `small` with the kernel that needs no matrix instruction
  *   harness CUBIN time [K N G]   the chosen plans against the read floor and cuBLAS
- *   harness CUBIN sweep K N G M  every candidate of one call
+ *   harness CUBIN sweep K N G M  candidates of one call: all, or those whose entry has ONLY in its
+ *                                name, and whose cost is at most WITHIN times the least
  *   harness CUBIN awkward        other types, and awkward shapes beside aligned ones
  *   harness CUBIN repack         preparation against a copy of the same bytes
  *   harness CUBIN once K N G M   each unsplit candidate once, for a profiler
@@ -761,8 +762,12 @@ static void count_clusters(uint32_t resident) {
     std::printf("\n");
 }
 
-/** Only candidates whose entry has this in its name; all when NULL. */
-static const char *only = nullptr;
+/** Whether the environment lets `sweep` take a candidate, which costs so many times the least. */
+static bool is_swept(const gpu_plan &plan, double times) {
+    const char *only = std::getenv("ONLY"), *within = std::getenv("WITHIN");
+    return (only == nullptr || std::strstr(plan.main.entry, only) != nullptr) &&
+           (within == nullptr || times <= std::atof(within));
+}
 
 static void time_shape(const kry_linear &l, const std::vector<int64_t> &rows, Cublas &blas,
                        bool every) {
@@ -773,12 +778,13 @@ static void time_shape(const kry_linear &l, const std::vector<int64_t> &rows, Cu
         gpu_call call = gpu_call_of(nullptr, l.in_features, m);
         gpu_plan plan, best_plan;
         gpu_plan_of(&facts, &l, &r.layer.layout, &call, &plan);
-        double mine = time_plan(r, plan, m), best = mine, cost;
+        double mine = time_plan(r, plan, m), best = mine, cost, least;
         best_plan = plan;
         gpu_plan candidate;
+        gpu_plan_candidate(&facts, &l, &r.layer.layout, &call, plan.candidate, &candidate, &least);
         for (int i = 0; every && i < gpu_plan_candidates(&facts, &l); i++) {
             if (!gpu_plan_candidate(&facts, &l, &r.layer.layout, &call, i, &candidate, &cost) ||
-                (only != nullptr && !std::strstr(candidate.main.entry, only)))
+                !is_swept(candidate, cost / least))
                 continue;
             double t = time_plan(r, candidate, m);
             if (every)
@@ -873,9 +879,8 @@ int main(int argc, char **argv) {
         return failures != 0;
     }
     Cublas blas;
-    if (what == "time" || what == "sweep" || what == "sweeptile") {
+    if (what == "time" || what == "sweep") {
         bool every = what != "time";
-        only = what == "sweeptile" ? "tile" : nullptr;
         std::vector<int64_t> rows = {1, 8, 16, 32, 64, 128, 256, 1024};
         if (argc > 6)
             rows = {std::atol(argv[6])};

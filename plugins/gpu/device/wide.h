@@ -4,7 +4,7 @@
  *
  * Block tile    64 PANELS WARPGROUPS / TURNS (n) x N (m) x 128 (places); a warpgroup owns PANELS
  *               panels, which TURNS warpgroups share, a stage each in turn.
- * Instruction   wgmma m64nNk16; mma m16n8k16 where N <= 16. See wide_sum.h.
+ * Instruction   wgmma m64nNk16; mma m16n8k16 where N <= 16. See wide_sum.h, wide_few.h.
  * Pipeline      STAGES stages, filled by one wave that does nothing else (bulk copies of codes,
  *               scales and zero points, tensor copies of x) and runs ahead into the next output
  *               tile; `full` and `empty` mbarriers a stage. See wide_copy.h.
@@ -25,7 +25,7 @@
  * Groups         `slots` groups a stage: 1 or 2, where a tile of places has one; 4 or 8; or 0,
  *                where they follow no pattern and a table is written for each stage.
  * Numerics       sums in f32 over the places of a team, then over ranks and teams in order. Scales
- *                are applied to sums where EXACT, else to weights, which are rounded once.
+ *                are applied to sums where N <= 16, else to weights, which are rounded once.
  * Early          started while the grid before it runs: brings weights, then waits.
  * Assumes        x and its rows at multiples of 16 bytes, or where LATE each second row and the
  *                others 8 bytes behind, see wide_x.h (else x is put in order first).
@@ -35,16 +35,17 @@
 #define KERNELRY_GPU_WIDE_H
 
 #include "wide_copy.h"
+#include "wide_few.h"
 #include "wide_join.h"
-#include "wide_sum.h"
 
 template <class S>
 GPU_DEVICE void gpu_wide_multiply_all(const gpu_apply_params &p, gpu_wide_progress at,
                                       unsigned char *shared) {
     gpu_wide_lane<S> mine = gpu_wide_lane_of<S>();
+    if (p.splits > 1)
+        gpu_cluster_wait();   /* until the others' mbarriers are there: long since, when x is */
     gpu_previous_grid_wait(); /* before y is written */
-    [[maybe_unused]] uint32_t join_phase = 0;
-    bool waits = p.splits > 1; /* until the others' mbarriers are there */
+    [[maybe_unused]] uint32_t joins = 0;
     bool pairs = p.y_type != KRY_TYPE_F32 && p.n % 2 == 0 && p.y_stride % 2 == 0 &&
                  reinterpret_cast<uintptr_t>(p.y) % 4 == 0;
     for (; at.output_tile < at.output_tiles; at.output_tile += at.step) {
@@ -56,10 +57,7 @@ GPU_DEVICE void gpu_wide_multiply_all(const gpu_apply_params &p, gpu_wide_progre
             gpu_wide_sum<S>(p, mine, at, shared, c);
         if constexpr (S::CHUNK != 0) {
             if (S::TURNS > 1 || p.splits > 1) {
-                if (waits)
-                    gpu_cluster_wait();
-                waits = false;
-                gpu_wide_join<S>(p, at, pairs, shared, join_phase, c);
+                gpu_wide_join<S>(p, at, pairs, shared, joins, c);
                 continue;
             }
         }

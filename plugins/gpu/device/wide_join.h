@@ -73,10 +73,11 @@ GPU_DEVICE void gpu_wide_hand_out(unsigned char *shared, uint32_t ranks, int chu
     }
 }
 
-/** Add up the sums of all teams of the cluster, each block a part of them, and store. */
+/** Add up the sums of all teams of the cluster, each block a part of them, and store. joins: how
+ *  often that has been done, a chunk at a time. */
 template <class S>
 GPU_DEVICE void gpu_wide_join(const gpu_apply_params &p, const gpu_wide_progress &at, bool pairs,
-                              unsigned char *shared, uint32_t &phase,
+                              unsigned char *shared, uint32_t &joins,
                               const float c[S::PANELS][S::N / 2]) {
     constexpr int CHUNKS = S::PANELS * S::N / 8 / S::CHUNK;
     gpu_wide_barriers<S> *barriers = gpu_wide_barriers_of<S>(shared);
@@ -87,10 +88,12 @@ GPU_DEVICE void gpu_wide_join(const gpu_apply_params &p, const gpu_wide_progress
     int32_t feature = gpu_wide_panel<S>(p, at) * GPU_PANEL_N, row = gpu_wide_row<S>(p, at);
 #pragma unroll
     for (int chunk = 0; chunk < CHUNKS; chunk++) {
+        uint32_t phase = joins % 2;
         if (ranks > 1) {
             if (worker == 0)
                 gpu_mbarrier_expect(&barriers->ready, (end - begin) * ranks * (S::TURNS * 16));
-            gpu_mbarrier_wait_peers(&barriers->free, phase ^ 1);
+            if (joins > 0)
+                gpu_mbarrier_wait_peers(&barriers->free, phase ^ 1);
         }
         gpu_wide_hand_out<S>(shared, ranks, chunk, c);
         if (ranks > 1)
@@ -99,6 +102,7 @@ GPU_DEVICE void gpu_wide_join(const gpu_apply_params &p, const gpu_wide_progress
             gpu_part_barrier(S::WORKERS);
         for (uint32_t v = begin + worker; v < end; v += S::WORKERS) {
             float total[4] = {0, 0, 0, 0};
+#pragma unroll 4
             for (uint32_t from = 0; from < ranks * S::TURNS; from++) {
                 gpu_u32x4 part = sums[from * most + (v - begin)];
                 total[0] += gpu_float_of_bits(part.x);
@@ -118,7 +122,7 @@ GPU_DEVICE void gpu_wide_join(const gpu_apply_params &p, const gpu_wide_progress
             if (ranks > 1 && worker < ranks)
                 gpu_mbarrier_arrive_at(&barriers->free, worker);
         }
-        phase ^= 1;
+        joins++;
     }
 }
 

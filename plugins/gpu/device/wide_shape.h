@@ -16,7 +16,6 @@ struct gpu_wide_shape {
     static constexpr int TURNS = TURNS_, CHUNK = CHUNK_; /* CHUNK: 0, no join */
     static constexpr bool BF16 = BF16_, ANY = ANY_;      /* ANY: slots are neither 1 nor 2 */
     static constexpr bool FEW = N <= 16;                 /* waves multiply by themselves */
-    static constexpr bool EXACT = FEW && !ANY;
     /* Registers of a worker and of a thread of the copying warpgroup, where it is one and gives
      * theirs; 0: as launched. Together no more than at the launch, or the block waits forever. */
     static constexpr int REGISTERS = RESIDENT_ == 1 ? 232 : 0;
@@ -47,7 +46,7 @@ struct gpu_wide_shape {
     static_assert(TABLES_AT + STAGES * static_cast<int>(BLOCKS) ==
                   gpu_wide_shared_bytes(STAGE_BYTES, SUM_BYTES, STAGES));
     static_assert(TAIL_AT % 128 == 0 && TAIL_AT <= STAGE_BYTES);
-    static_assert(TURNS == 1 || (FEW && CHUNK != 0));
+    static_assert(TURNS == 1 || CHUNK != 0);
     static_assert(CHUNK == 0 || PANELS * N / 8 % (CHUNK + (CHUNK == 0)) == 0);
 };
 

@@ -1,15 +1,12 @@
 /*
- * wide.h: what is multiplied. Weights become operand A in registers, x is operand B.
- *
- * Many rows   wgmma m64nNk16 of a warpgroup: while a tile's 64 places multiply, the next 64 are
- *             dequantized into the other half of `left`.
- * Few rows    mma m16n8k16 of a wave, which waits for nobody. Scales are applied to the sums of a
- *             tile of places where EXACT.
+ * wide.h: products of many rows. Weights become operand A in registers, x is operand B of wgmma
+ * m64nNk16: while a tile's 64 places multiply, the next 64 are dequantized into the other half of
+ * `left`. What wide_few.h needs as well comes first.
  */
 #ifndef KERNELRY_GPU_WIDE_SUM_H
 #define KERNELRY_GPU_WIDE_SUM_H
 
-#include "wide_x.h"
+#include "wide_shape.h"
 
 /** A lane's places in a stage. */
 template <class S> struct gpu_wide_lane {
@@ -33,6 +30,47 @@ template <class S> GPU_DEVICE gpu_wide_lane<S> gpu_wide_lane_of() {
     return mine;
 }
 
+/** The stages of an output tile that are left to a team: every TURNS-th. */
+template <class S> struct gpu_wide_turn {
+    int32_t left; /* from `stage` on, those of the others too */
+    uint32_t stage;
+    uint32_t phase;
+};
+
+template <class S> GPU_DEVICE void gpu_wide_skip(gpu_wide_turn<S> &own, uint32_t stages) {
+    own.left -= static_cast<int32_t>(stages);
+    own.stage += stages;
+    if (own.stage >= S::STAGES) {
+        own.stage -= S::STAGES;
+        own.phase ^= 1;
+    }
+}
+
+/** A team's turns in an output tile; `at` goes on to the next. */
+template <class S> GPU_DEVICE gpu_wide_turn<S> gpu_wide_turn_of(gpu_wide_progress &at) {
+    gpu_wide_turn<S> own = {(at.end - at.begin) / S::TILES, at.stage, at.phase};
+    uint32_t passed = at.stage + static_cast<uint32_t>(own.left);
+    if (S::TURNS > 1) {
+        uint32_t turn = gpu_uniform_wave() / (S::TEAM / GPU_WAVE);
+        gpu_wide_skip<S>(own, (turn + S::TURNS - at.stage % S::TURNS) % S::TURNS);
+    }
+    at.phase ^= passed / S::STAGES % 2;
+    at.stage = passed % S::STAGES;
+    return own;
+}
+
+/** A lane's codes of a panel's tile i. */
+template <class S>
+GPU_DEVICE void gpu_wide_take_codes(const gpu_wide_lane<S> &mine, const unsigned char *stage,
+                                    int panel, int i, gpu_u32x4 out[S::BITS / 4]) {
+    const unsigned char *codes = stage + mine.codes + (panel * S::TILES + i) * S::PANEL_BYTES;
+#pragma unroll
+    for (int load = 0; load < S::BITS / 4; load++)
+        out[load] = *reinterpret_cast<const gpu_u32x4 *>(codes + load * 512);
+}
+
+/* ---- many rows ------------------------------------------------------------------------------- */
+
 /** The scale in slot `slot` of one of a lane's panels, and its zero point. */
 template <class S>
 GPU_DEVICE gpu_block_scale gpu_wide_scale(const gpu_apply_params &p, const gpu_wide_lane<S> &mine,
@@ -52,18 +90,6 @@ GPU_DEVICE uint32_t gpu_wide_slot(const gpu_apply_params &p, const unsigned char
     uint32_t block = static_cast<uint32_t>(i * GPU_TILE_BLOCKS + j);
     return p.slots == 0 ? table[block] : block * static_cast<uint32_t>(p.slots) / S::BLOCKS;
 }
-
-/** A lane's codes of a panel's tile i. */
-template <class S>
-GPU_DEVICE void gpu_wide_take_codes(const gpu_wide_lane<S> &mine, const unsigned char *stage,
-                                    int panel, int i, gpu_u32x4 out[S::BITS / 4]) {
-    const unsigned char *codes = stage + mine.codes + (panel * S::TILES + i) * S::PANEL_BYTES;
-#pragma unroll
-    for (int load = 0; load < S::BITS / 4; load++)
-        out[load] = *reinterpret_cast<const gpu_u32x4 *>(codes + load * 512);
-}
-
-/* ---- many rows: warpgroups ----------------------------------------------------------------- */
 
 /** Make a warpgroup's panels of tile `i` of a stage operand A. */
 template <class S>
@@ -125,11 +151,12 @@ GPU_DEVICE void gpu_wide_sum(const gpu_apply_params &p, const gpu_wide_lane<S> &
     gpu_wide_barriers<S> *barriers = gpu_wide_barriers_of<S>(shared);
     uint32_t left[S::TILES][S::PANELS][GPU_TILE_BLOCKS][4];
     gpu_mbarrier *used = nullptr; /* of the stage whose batch is under way */
-    for (int32_t tile = at.begin; tile < at.end; tile += S::TILES) {
-        const unsigned char *stage = shared + at.stage * S::STAGE_BYTES;
-        const unsigned char *table = shared + S::TABLES_AT + at.stage * S::BLOCKS;
+    gpu_wide_turn<S> own = gpu_wide_turn_of<S>(at);
+    for (; own.left > 0; gpu_wide_skip<S>(own, S::TURNS)) {
+        const unsigned char *stage = shared + own.stage * S::STAGE_BYTES;
+        const unsigned char *table = shared + S::TABLES_AT + own.stage * S::BLOCKS;
         gpu_block_scale scales[S::PANELS];
-        gpu_mbarrier_wait(&barriers->full[at.stage], at.phase);
+        gpu_mbarrier_wait(&barriers->full[own.stage], own.phase);
 #pragma unroll
         for (int i = 0; i < S::TILES; i++) {
             gpu_wide_dequantize<S>(p, mine, stage, table, i, scales, left[i]);
@@ -138,84 +165,11 @@ GPU_DEVICE void gpu_wide_sum(const gpu_apply_params &p, const gpu_wide_lane<S> &
             if (i == 0 && used != nullptr)
                 gpu_mbarrier_arrive(used);
         }
-        used = &barriers->empty[at.stage];
-        gpu_wide_next_stage<S>(at);
+        used = &barriers->empty[own.stage];
     }
     gpu_wide_finish<S>(c);
     if (used != nullptr)
         gpu_mbarrier_arrive(used);
-}
-
-/* ---- few rows: waves ------------------------------------------------------------------------ */
-
-/** A wave's products of tile `i` of a stage, added to c. */
-template <class S>
-GPU_DEVICE void gpu_wide_add_few(const gpu_apply_params &p, const gpu_wide_lane<S> &mine,
-                                 const unsigned char *stage, const unsigned char *table, int i,
-                                 uint32_t x_at, gpu_block_scale scales[S::PANELS],
-                                 float c[S::PANELS][S::N / 2]) {
-    uint32_t x[S::N / 8][2][4]; /* block j of rows 8 r on: x[r][j / 2] + j % 2 * 2 */
-#pragma unroll
-    for (int r = 0; r < S::N / 8 * 2; r++)
-        gpu_load_matrix_x4(x[r / 2][r % 2], stage + (i * S::N + r / 2 * 8) * 128 +
-                                                (x_at ^ static_cast<uint32_t>(r % 2 * 64)));
-#pragma unroll
-    for (int panel = 0; panel < S::PANELS; panel++) {
-        gpu_u32x4 codes[S::BITS / 4];
-        float part[S::N / 2] = {}; /* of q - z, where EXACT */
-        gpu_block_scale &scale = scales[panel];
-        gpu_wide_take_codes<S>(mine, stage, panel, i, codes);
-        if (!S::ANY && (i == 0 || p.slots == 2))
-            scale = gpu_wide_scale<S>(p, mine, stage, panel, static_cast<uint32_t>(i));
-#pragma unroll
-        for (int j = 0; j < GPU_TILE_BLOCKS; j++) {
-            uint32_t words[2], left[4];
-            gpu_fragment_words<S::BITS>(codes, j, words);
-            if (S::ANY)
-                scale = gpu_wide_scale<S>(p, mine, stage, panel, gpu_wide_slot<S>(p, table, i, j));
-            if (S::EXACT)
-                gpu_differences<S::BITS, S::BF16>(words, scale, left);
-            else
-                gpu_dequantize<S::BITS, S::BF16>(words, scale, left);
-#pragma unroll
-            for (int r = 0; r < S::N / 8; r++)
-                gpu_mma<S::BF16>((S::EXACT ? part : c[panel]) + r * 4, left,
-                                 x[r][j / 2] + j % 2 * 2);
-        }
-#pragma unroll
-        for (int r = 0; S::EXACT && r < S::N / 2; r++)
-            c[panel][r] += gpu_low_float<S::BF16>(scale.scale[r / 2 % 2]) * part[r];
-    }
-}
-
-/** The sums of a wave over the stages that are its team's turn. */
-template <class S>
-GPU_DEVICE void gpu_wide_sum_few(const gpu_apply_params &p, const gpu_wide_lane<S> &mine,
-                                 gpu_wide_progress &at, unsigned char *shared,
-                                 float c[S::PANELS][S::N / 2]) {
-    gpu_wide_barriers<S> *barriers = gpu_wide_barriers_of<S>(shared);
-    uint32_t lane = gpu_lane(), turn = gpu_uniform_wave() / (S::TEAM / GPU_WAVE);
-    uint32_t x_at = lane % 8 * 128 + (lane / 8 ^ lane % 8) * 16;
-    gpu_keep(x_at);
-#pragma unroll 1
-    for (int32_t tile = at.begin; tile < at.end; tile += S::TILES) {
-        if (S::TURNS == 1 || at.stage % S::TURNS == turn) {
-            const unsigned char *stage = shared + at.stage * S::STAGE_BYTES;
-            const unsigned char *table = shared + S::TABLES_AT + at.stage * S::BLOCKS;
-            gpu_block_scale scales[S::PANELS];
-            gpu_mbarrier_wait(&barriers->full[at.stage], at.phase);
-            if constexpr (S::LATE) {
-                unsigned char *moving = shared + at.stage * S::STAGE_BYTES;
-                gpu_wide_move_x<S>(p, moving);
-                gpu_mbarrier_wait(gpu_wide_moved<S>(moving), at.phase);
-            }
-#pragma unroll
-            for (int i = 0; i < S::TILES; i++)
-                gpu_wide_add_few<S>(p, mine, stage, table, i, x_at, scales, c);
-            gpu_mbarrier_arrive(&barriers->empty[at.stage]);
-        }
-        gpu_wide_next_stage<S>(at);
-    }
 }
 
 #endif

@@ -1,0 +1,196 @@
+/*
+ * wide.h: products of few rows. Weights become operand A in registers, x is operand B of mma
+ * m16n8k16 of a wave, which waits for nobody.
+ *
+ * Latency     A decode step ends when the last stage has been multiplied, and what is there before
+ * x comes waits for nothing else. So a wave loads all that it multiplies of a stage before it uses
+ * any of it, and sums of different scales are independent of each other. Numerics    q - z, or RAW
+ * q, times x, summed in f32 over the blocks that have one scale; then times that scale, added in
+ * f32. RAW sums begin with -z times the sum of x.
+ */
+#ifndef KERNELRY_GPU_WIDE_FEW_H
+#define KERNELRY_GPU_WIDE_FEW_H
+
+#include "wide_sum.h"
+#include "wide_x.h"
+
+/** What a wave multiplies: the tiles' blocks have SCALES scales a tile; ZEROS: and zero points. */
+template <class S_, int SCALES_, bool ZEROS_> struct gpu_wide_few_shape {
+    typedef S_ S;
+    static constexpr int SCALES = SCALES_;
+    static constexpr bool ZEROS = ZEROS_;
+    static constexpr int BLOCKS = GPU_TILE_BLOCKS / SCALES; /* that have the same scale */
+    /* Sums of x take a matrix instruction a block, for all panels, and save four instructions a
+     * block and panel: worth it for two panels, where registers are left. Bytes have to be
+     * converted for bf16 anyhow. */
+    static constexpr bool RAW =
+        SCALES == 1 && S::N == 8 && S::PANELS == 2 && !(S::BITS == 8 && S::BF16);
+};
+
+/** Of a tile of places. */
+template <class F> struct gpu_wide_few {
+    typedef typename F::S S;
+    uint32_t x[S::N / 8][2][4]; /* block j of rows 8 r on: x[r][j / 2] + j % 2 * 2 */
+    gpu_u32x4 codes[S::PANELS][S::BITS / 4];
+    uint32_t scales[S::PANELS][F::SCALES]; /* of a lane's two rows */
+    uint32_t zeros[S::PANELS][F::SCALES];
+};
+
+/** Load tile `i` of a stage; `slots`: which of the stage's scales it has, a byte each. */
+template <class F>
+GPU_DEVICE void gpu_wide_load_few(const gpu_wide_lane<typename F::S> &mine,
+                                  const unsigned char *stage, uint32_t slots, int i, uint32_t x_at,
+                                  gpu_wide_few<F> &few) {
+    typedef typename F::S S;
+#pragma unroll
+    for (int r = 0; r < S::N / 8 * 2; r++)
+        gpu_load_matrix_x4(few.x[r / 2][r % 2], stage + (i * S::N + r / 2 * 8) * 128 +
+                                                    (x_at ^ static_cast<uint32_t>(r % 2 * 64)));
+#pragma unroll
+    for (int panel = 0; panel < S::PANELS; panel++)
+        gpu_wide_take_codes<S>(mine, stage, panel, i, few.codes[panel]);
+#pragma unroll
+    for (int j = 0; j < F::SCALES; j++) {
+        uint32_t slot = F::SCALES == 2 ? static_cast<uint32_t>(i * 2 + j) : slots >> (8 * j) & 0xff;
+#pragma unroll
+        for (int panel = 0; panel < S::PANELS; panel++) {
+            uint32_t at = static_cast<uint32_t>(panel) * S::SLOTS + slot;
+            few.scales[panel][j] =
+                *reinterpret_cast<const uint32_t *>(stage + mine.scales + at * (GPU_PANEL_N * 2));
+            if (F::ZEROS)
+                few.zeros[panel][j] =
+                    *reinterpret_cast<const uint16_t *>(stage + mine.zeros + at * GPU_PANEL_N);
+        }
+    }
+}
+
+/** The sums of x over the blocks of places that scale `j` is for, one for each of a lane's sums. */
+template <class F>
+GPU_DEVICE void gpu_wide_sum_x(const gpu_wide_few<F> &few, int j, float sums[F::S::N / 2]) {
+    constexpr uint32_t ONE = F::S::BF16 ? 0x3f803f80u : 0x3c003c00u;
+    const uint32_t ones[4] = {ONE, ONE, ONE, ONE};
+#pragma unroll
+    for (int block = j * F::BLOCKS; block < (j + 1) * F::BLOCKS; block++)
+#pragma unroll
+        for (int r = 0; r < F::S::N / 8; r++)
+            gpu_mma<F::S::BF16>(sums + r * 4, ones, few.x[r][block / 2] + block % 2 * 2);
+}
+
+/** What RAW sums of row 2 r or 2 r + 1 begin with, for each 1 that x sums up to. */
+template <class F> GPU_DEVICE float gpu_wide_first(uint32_t zeros, int row) {
+    typedef typename F::S S;
+    uint32_t byte = row == 0 ? zeros & 0xff : zeros >> 8;
+    float zero = F::ZEROS ? gpu_float_of_byte(byte) : S::BITS == 4 ? 8.0f : 128.0f;
+    return (zero + gpu_code_offset<S::BITS, S::BF16>()) *
+           (-1 / gpu_code_unit<S::BITS, S::BF16>(row));
+}
+
+/** Add a wave's products of a tile to c. */
+template <class F>
+GPU_DEVICE void gpu_wide_add_few(const gpu_wide_few<F> &few, float c[F::S::PANELS][F::S::N / 2]) {
+    typedef typename F::S S;
+#pragma unroll
+    for (int j = 0; j < F::SCALES; j++) {
+        float x_sums[S::N / 2] = {};
+        if (F::RAW)
+            gpu_wide_sum_x<F>(few, j, x_sums);
+#pragma unroll
+        for (int panel = 0; panel < S::PANELS; panel++) {
+            uint32_t scales = few.scales[panel][j];
+            uint32_t zeros = F::ZEROS ? few.zeros[panel][j] : S::BITS == 4 ? 0x0808 : 0x8080;
+            gpu_block_scale scale = gpu_scale_of<S::BITS, S::BF16>(scales, zeros);
+            float part[S::N / 2];
+#pragma unroll
+            for (int r = 0; r < S::N / 2; r++)
+                part[r] = F::RAW ? x_sums[r] * gpu_wide_first<F>(zeros, r / 2 % 2) : 0;
+#pragma unroll
+            for (int block = j * F::BLOCKS; block < (j + 1) * F::BLOCKS; block++) {
+                uint32_t words[2], left[4];
+                gpu_fragment_words<S::BITS>(few.codes[panel], block, words);
+                if (F::RAW)
+                    gpu_raw_codes<S::BITS, S::BF16>(words, left);
+                else
+                    gpu_differences<S::BITS, S::BF16>(words, scale, left);
+#pragma unroll
+                for (int r = 0; r < S::N / 8; r++)
+                    gpu_mma<S::BF16>(part + r * 4, left, few.x[r][block / 2] + block % 2 * 2);
+            }
+#pragma unroll
+            for (int r = 0; r < S::N / 2; r++) {
+                int row = r / 2 % 2;
+                float factor =
+                    row == 0 ? gpu_low_float<S::BF16>(scales) : gpu_high_float<S::BF16>(scales);
+                if (F::RAW)
+                    factor *= gpu_code_unit<S::BITS, S::BF16>(row);
+                c[panel][r] += factor * part[r];
+            }
+        }
+    }
+}
+
+/** The sums of a wave over its team's stages. */
+template <class F>
+GPU_DEVICE void gpu_wide_sum_turns(const gpu_apply_params &p,
+                                   const gpu_wide_lane<typename F::S> &mine,
+                                   gpu_wide_turn<typename F::S> own, unsigned char *shared,
+                                   float c[F::S::PANELS][F::S::N / 2]) {
+    typedef typename F::S S;
+    gpu_wide_barriers<S> *barriers = gpu_wide_barriers_of<S>(shared);
+    uint32_t lane = gpu_lane(), x_at = lane % 8 * 128 + (lane / 8 ^ lane % 8) * 16;
+    uint32_t slots[S::TILES] = {0, static_cast<uint32_t>(p.slots - 1)};
+    if (F::SCALES == 4) {
+        slots[0] = 0x03020100u;
+        slots[1] = 0x07060504u;
+    }
+    gpu_keep(x_at);
+#pragma unroll 1
+    for (; own.left > 0; gpu_wide_skip<S>(own, S::TURNS)) {
+        unsigned char *stage = shared + own.stage * S::STAGE_BYTES;
+        gpu_mbarrier_wait(&barriers->full[own.stage], own.phase);
+        if constexpr (S::LATE) {
+            gpu_wide_move_x<S>(p, stage);
+            gpu_mbarrier_wait(gpu_wide_moved<S>(stage), own.phase);
+        }
+        if (F::SCALES == 4 && p.slots == 0) {
+            const uint32_t *table =
+                reinterpret_cast<const uint32_t *>(shared + S::TABLES_AT + own.stage * S::BLOCKS);
+            slots[0] = table[0];
+            slots[1] = table[1];
+        }
+        gpu_wide_few<F> few[S::TILES];
+#pragma unroll
+        for (int i = 0; i < S::TILES; i++)
+            gpu_wide_load_few<F>(mine, stage, slots[i], i, x_at, few[i]);
+        gpu_mbarrier_arrive(&barriers->empty[own.stage]);
+#pragma unroll
+        for (int i = 0; i < S::TILES; i++)
+            gpu_wide_add_few<F>(few[i], c);
+    }
+}
+
+template <class S, int SCALES>
+GPU_DEVICE void gpu_wide_sum_scales(const gpu_apply_params &p, const gpu_wide_lane<S> &mine,
+                                    const gpu_wide_turn<S> &own, unsigned char *shared,
+                                    float c[S::PANELS][S::N / 2]) {
+    if (p.zeros != nullptr)
+        gpu_wide_sum_turns<gpu_wide_few_shape<S, SCALES, true>>(p, mine, own, shared, c);
+    else
+        gpu_wide_sum_turns<gpu_wide_few_shape<S, SCALES, false>>(p, mine, own, shared, c);
+}
+
+/** The sums of this block's places. */
+template <class S>
+GPU_DEVICE void gpu_wide_sum_few(const gpu_apply_params &p, const gpu_wide_lane<S> &mine,
+                                 gpu_wide_progress &at, unsigned char *shared,
+                                 float c[S::PANELS][S::N / 2]) {
+    static_assert(S::TILES == 2 && GPU_TILE_BLOCKS == 4);
+    gpu_wide_turn<S> own = gpu_wide_turn_of<S>(at);
+    if constexpr (!S::ANY)
+        gpu_wide_sum_scales<S, 1>(p, mine, own, shared, c);
+    else if (p.slots == 4)
+        gpu_wide_sum_scales<S, 2>(p, mine, own, shared, c);
+    else
+        gpu_wide_sum_scales<S, 4>(p, mine, own, shared, c);
+}
+
+#endif
