@@ -1,13 +1,18 @@
 /*
  * Threads of the command's own, for measuring.
  *
- * The next task of a job is a ticket, the job's number and the task's, taken by raising it. The
+ * Each thread has a share of a job's tasks that lie beside each other, as those of the CPU
+ * platform's pool and of PyTorch have, so that it reads memory in one run; when it has none left
+ * it takes tasks of others' shares.
+ *
+ * The next task of a share is a ticket, the job's number and the task's, taken by raising it. The
  * caller returns when all tasks are done, whether or not every thread came: a thread that the
  * system gave no processor holds nobody up. It finds a ticket of another number later, or one
- * that is beyond the last task, and knows that what it saw of the old job is over.
+ * that is beyond the share's last task, and knows that what it saw of the old job is over.
  *
- * A worker waits for the next job by looking at the ticket, for SPIN_NS at most, and sleeps then.
- * Applies that follow each other find it awake; what comes after the last of them finds it asleep.
+ * A worker waits for the next job by looking at its share's ticket, for SPIN_NS at most, and
+ * sleeps then. Applies that follow each other find it awake; what comes after the last of them
+ * finds it asleep.
  */
 #include "crew.h"
 
@@ -31,6 +36,12 @@ struct job {
     _Atomic(void (*)(void *argument, int64_t i)) task;
     _Atomic(void *) argument;
     atomic_llong count; /* of tasks, below 2^NUMBER_SHIFT */
+    atomic_int shares;
+};
+
+/** On a cache line of its own, and on none that is fetched with another's. */
+struct share {
+    _Alignas(128) atomic_ullong ticket;
 };
 
 struct worker {
@@ -46,9 +57,9 @@ struct crew {
     atomic_int used;
 
     struct job job;
-    atomic_ullong ticket;
-    atomic_llong done; /* tasks of the job */
-    atomic_bool busy;  /* a job is running */
+    struct share *shares; /* one a thread */
+    atomic_llong done;    /* tasks of the job */
+    atomic_bool busy;     /* a job is running */
     atomic_bool dismissed;
 
     pthread_mutex_t mutex; /* for sleeping alone */
@@ -72,38 +83,53 @@ static inline void relax(void) {
 #endif
 }
 
-/** Take tasks of the job of this number until there is none. */
-static void work_on(struct crew *crew, uint64_t number) {
-    unsigned long long ticket = atomic_load_explicit(&crew->ticket, memory_order_acquire);
+/** The first task of a share. */
+static int64_t share_begin(int64_t count, int32_t shares, int32_t index) {
+    return count * index / shares;
+}
+
+/** Take tasks of a share of the job of this number until there is none. */
+static void work_on_share(struct crew *crew, uint64_t number, int32_t index) {
+    atomic_ullong *next = &crew->shares[index].ticket;
+    unsigned long long ticket = atomic_load_explicit(next, memory_order_acquire);
     for (;;) {
         /* Only if the ticket is still the same when it is raised was this read from its job: it
            is spoilt before another job is written. */
         int64_t i = (int64_t)(ticket & ((UINT64_C(1) << NUMBER_SHIFT) - 1));
         void (*task)(void *, int64_t) = atomic_load_explicit(&crew->job.task, memory_order_acquire);
         void *argument = atomic_load_explicit(&crew->job.argument, memory_order_acquire);
-        if (ticket >> NUMBER_SHIFT != number ||
-            i >= atomic_load_explicit(&crew->job.count, memory_order_acquire))
+        int64_t count = atomic_load_explicit(&crew->job.count, memory_order_acquire);
+        int32_t shares = atomic_load_explicit(&crew->job.shares, memory_order_acquire);
+        if (ticket >> NUMBER_SHIFT != number || i >= share_begin(count, shares, index + 1))
             return;
-        if (!atomic_compare_exchange_weak_explicit(&crew->ticket, &ticket, ticket + 1,
-                                                   memory_order_acq_rel, memory_order_acquire))
+        if (!atomic_compare_exchange_weak_explicit(next, &ticket, ticket + 1, memory_order_acq_rel,
+                                                   memory_order_acquire))
             continue;
         task(argument, i);
         atomic_fetch_add_explicit(&crew->done, 1, memory_order_release);
-        ticket = atomic_load_explicit(&crew->ticket, memory_order_acquire);
+        ticket = atomic_load_explicit(next, memory_order_acquire);
     }
 }
 
-static uint64_t current_number(struct crew *crew) {
-    return atomic_load(&crew->ticket) >> NUMBER_SHIFT;
+/** Take tasks of the job of this number: of a thread's own share, then of others'. */
+static void work_on(struct crew *crew, uint64_t number, int32_t index) {
+    int32_t used = atomic_load_explicit(&crew->used, memory_order_relaxed);
+    for (int32_t i = 0; i < used; i++)
+        work_on_share(crew, number, (index + i) % used);
 }
 
-/** Wait for a job after number `seen`, and return its number. */
-static uint64_t await_job(struct crew *crew, uint64_t seen) {
+/** The number of the newest job that a thread has a share of. */
+static uint64_t newest_number(struct crew *crew, int32_t index) {
+    return atomic_load(&crew->shares[index].ticket) >> NUMBER_SHIFT;
+}
+
+/** Wait for a share of a job after number `seen`, and return its number. */
+static uint64_t await_job(struct crew *crew, uint64_t seen, int32_t index) {
     int64_t until = clock_now() + SPIN_NS;
     uint64_t number;
     do {
         for (int look = 0; look < LOOKS; look++) {
-            if ((number = current_number(crew)) != seen)
+            if ((number = newest_number(crew, index)) != seen)
                 return number;
             relax();
         }
@@ -113,7 +139,7 @@ static uint64_t await_job(struct crew *crew, uint64_t seen) {
        the number that it has raised. */
     pthread_mutex_lock(&crew->mutex);
     atomic_fetch_add(&crew->asleep, 1);
-    while ((number = current_number(crew)) == seen)
+    while ((number = newest_number(crew, index)) == seen)
         pthread_cond_wait(&crew->wake, &crew->mutex);
     atomic_fetch_sub(&crew->asleep, 1);
     pthread_mutex_unlock(&crew->mutex);
@@ -125,25 +151,29 @@ static void *worker_main(void *argument) {
     struct crew *crew = worker->crew;
     uint64_t seen = 0;
     for (;;) {
-        seen = await_job(crew, seen);
+        seen = await_job(crew, seen, worker->index);
         if (atomic_load(&crew->dismissed))
             return NULL;
-        if (worker->index < atomic_load_explicit(&crew->used, memory_order_relaxed))
-            work_on(crew, seen);
+        work_on(crew, seen, worker->index);
     }
 }
 
 /** Begin the next job, and wake who sleeps. Returns its number. */
 static uint64_t announce(struct crew *crew, int64_t count, void (*task)(void *argument, int64_t i),
                          void *argument) {
-    uint64_t number = current_number(crew);
-    atomic_store(&crew->ticket, number << NUMBER_SHIFT | UINT32_MAX); /* beyond any task */
+    uint64_t number = newest_number(crew, 0);
+    int32_t shares = crew->used;
+    for (int32_t i = 0; i < crew->threads; i++) /* beyond any task */
+        atomic_store(&crew->shares[i].ticket, number << NUMBER_SHIFT | UINT32_MAX);
     atomic_store_explicit(&crew->job.task, task, memory_order_release);
     atomic_store_explicit(&crew->job.argument, argument, memory_order_release);
     atomic_store_explicit(&crew->job.count, count, memory_order_release);
+    atomic_store_explicit(&crew->job.shares, shares, memory_order_release);
     atomic_store_explicit(&crew->done, 0, memory_order_relaxed);
     number = (number + 1) & UINT32_MAX;
-    atomic_store(&crew->ticket, number << NUMBER_SHIFT);
+    for (int32_t i = 0; i < shares; i++)
+        atomic_store(&crew->shares[i].ticket,
+                     number << NUMBER_SHIFT | (uint64_t)share_begin(count, shares, i));
     if (atomic_load(&crew->asleep) > 0) {
         pthread_mutex_lock(&crew->mutex);
         pthread_cond_broadcast(&crew->wake);
@@ -167,7 +197,7 @@ static void parallel_for(void *context, int64_t count, void (*task)(void *argume
                          void *argument) {
     struct crew *crew = context;
     if (count > 1 && count <= INT32_MAX && crew->used > 1 && !atomic_exchange(&crew->busy, true)) {
-        work_on(crew, announce(crew, count, task, argument));
+        work_on(crew, announce(crew, count, task, argument), 0);
         await_tasks(crew, count);
         atomic_store(&crew->busy, false);
         return;
@@ -193,7 +223,9 @@ const kry_host *crew_host(const struct crew *crew) { return &crew->host; }
 kry_status crew_create(int32_t threads, struct crew **out) {
     struct crew *crew = calloc(1, sizeof *crew);
     struct worker *workers = calloc((size_t)threads, sizeof *workers);
-    if (crew == NULL || workers == NULL) {
+    struct share *shares = aligned_alloc(_Alignof(struct share), (size_t)threads * sizeof *shares);
+    if (crew == NULL || workers == NULL || shares == NULL) {
+        free(shares);
         free(workers);
         free(crew);
         return kry_error_set(KRY_E_MEMORY, "out of memory");
@@ -203,7 +235,11 @@ kry_status crew_create(int32_t threads, struct crew **out) {
     crew->host.parallel_for = parallel_for;
     crew->host.parallelism = parallelism;
     crew->workers = workers;
+    crew->shares = shares;
+    for (int32_t i = 0; i < threads; i++)
+        atomic_init(&shares[i].ticket, 0);
     crew->threads = 1;
+    crew->used = 1;
     pthread_mutex_init(&crew->mutex, NULL);
     pthread_cond_init(&crew->wake, NULL);
     for (; crew->threads < threads; crew->threads++) {
@@ -226,11 +262,13 @@ void crew_destroy(struct crew **crew) {
     if (gone == NULL)
         return;
     atomic_store(&gone->dismissed, true);
+    gone->used = gone->threads;
     announce(gone, 0, NULL, NULL);
     for (int32_t i = 1; i < gone->threads; i++)
         pthread_join(gone->workers[i].thread, NULL);
     pthread_cond_destroy(&gone->wake);
     pthread_mutex_destroy(&gone->mutex);
+    free(gone->shares);
     free(gone->workers);
     free(gone);
     *crew = NULL;

@@ -65,6 +65,26 @@ static void each_gives_every_thread_its_own_task(void **state) {
     }
 }
 
+struct start {
+    atomic_int started;
+    atomic_bool first[2 * THREADS]; /* tasks that began while no thread had ended one */
+};
+
+/* No task ends before every thread has begun one. */
+static void begin_together(void *argument, int64_t i) {
+    struct start *start = argument;
+    start->first[i] = atomic_fetch_add(&start->started, 1) < THREADS;
+    while (atomic_load(&start->started) < THREADS)
+        usleep(100);
+}
+
+static void every_thread_begins_with_a_share_of_its_own(void **state) {
+    struct start start = {0};
+    for_all(*state, 2 * THREADS, begin_together, &start);
+    for (int i = 0; i < 2 * THREADS; i++)
+        assert_int_equal(start.first[i], i % 2 == 0);
+}
+
 static void use_of_more_than_there_are_uses_all(void **state) {
     crew_use(*state, THREADS + 1);
     assert_int_equal(crew_used(*state), THREADS);
@@ -117,6 +137,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(parallel_for_runs_each_task_once, make, end),
         cmocka_unit_test_setup_teardown(sleeping_threads_wake_for_the_next_job, make, end),
         cmocka_unit_test_setup_teardown(each_gives_every_thread_its_own_task, make, end),
+        cmocka_unit_test_setup_teardown(every_thread_begins_with_a_share_of_its_own, make, end),
         cmocka_unit_test_setup_teardown(use_of_more_than_there_are_uses_all, make, end),
         cmocka_unit_test_setup_teardown(parallel_for_inside_a_task_is_run_by_that_task, make, end),
         cmocka_unit_test_setup_teardown(parallel_for_of_two_callers_at_once_serves_both, make, end),
