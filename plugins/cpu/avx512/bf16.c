@@ -36,7 +36,7 @@ INLINE void columns(const struct runs *runs, __m512i values, const uint8_t *code
     __m512i word[8];
     UNROLL for (int t = 0; t < TILES; t++) {
         const uint8_t *at = codes + codes_to(runs, t, 64);
-        _mm_prefetch((const char *)at + ahead, _MM_HINT_T0);
+        fetch_ahead(at + ahead, TILES);
         word[t] = _mm512_loadu_si512(at);
     }
     UNROLL for (int j = 0; j < OCTET / 2; j++) UNROLL for (int t = 0; t < TILES; t++) {
@@ -84,7 +84,9 @@ INLINE void split(const struct tiled_work *work, int64_t tile, const int ROWS, c
     block(work, tile, ROWS, TILES, 2);
 }
 BLOCK_VARIANTS(whole)
-BLOCK_VARIANTS(split)
+/* A sum waits for both products of a pair: of one row four sums would be too few. */
+BLOCK_VARIANT(split, 1, 8)
+BLOCK_VARIANTS_AND(split, BLOCK_ENTRY(split, 1, 8))
 
 static void compute_whole(const struct tiled_work *work, int64_t tile_begin, int64_t tile_end) {
     run_block(whole_variants, work, tile_begin, tile_end);

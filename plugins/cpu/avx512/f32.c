@@ -30,7 +30,7 @@ INLINE void columns_u4(const struct runs *runs, const uint8_t *codes, int64_t ah
     __m512i word[8], upper[8];
     UNROLL for (int t = 0; t < TILES; t++) {
         const uint8_t *at = codes + codes_to(runs, t, 64);
-        _mm_prefetch((const char *)at + ahead, _MM_HINT_T0);
+        fetch_ahead(at + ahead, TILES);
         word[t] = _mm512_loadu_si512(at);
         upper[t] = _mm512_srli_epi32(word[t], 16);
     }
@@ -48,7 +48,7 @@ INLINE void columns_u8(const struct runs *runs, const uint8_t *codes, int64_t ah
     UNROLL for (int half = 0; half < 2; half++) {
         UNROLL for (int t = 0; t < TILES; t++) {
             const uint8_t *at = codes + codes_to(runs, t, 128) + half * 64;
-            _mm_prefetch((const char *)at + ahead, _MM_HINT_T0);
+            fetch_ahead(at + ahead, TILES);
             word[t] = _mm512_loadu_si512(at);
         }
         UNROLL for (int b = 0; b < 4; b++) {

@@ -14,8 +14,9 @@ INLINE void columns(const struct runs *runs, const uint8_t *codes, int64_t ahead
     UNROLL for (int half = 0; half < 2; half++) UNROLL for (int t = 0; t < TILES; t++) {
         const uint8_t *at = codes + codes_to(runs, t, 16 * BITS) + (BITS == 8 ? half * 64 : 0);
         __m512i w = _mm512_loadu_si512(at);
-        if (BITS == 8 || half == 0)
-            _mm_prefetch((const char *)at + ahead, _MM_HINT_T0);
+        /* Of one row so little is done that the processor looks far enough ahead by itself. */
+        if (ROWS > 1 && (BITS == 8 || half == 0))
+            fetch_ahead(at + ahead, TILES);
         if (BITS == 4)
             w = _mm512_and_si512(half ? _mm512_srli_epi32(w, 4) : w, mask);
         UNROLL for (int r = 0; r < ROWS; r++) sum[t * ROWS + r] =
