@@ -3,7 +3,8 @@
  *
  * Tile         ROWS (m) x 16 * TILES (n), columns four by four.
  * Instruction  vpdpbusd, codes unsigned, four bytes of x broadcast from memory.
- * Numerics     a segment's sum is exact: 512 * 255 * 127 < 2^24, so its float is, too.
+ * Numerics     a segment's sum is exact: 512 * 255 * 128 < 2^24, so its float is, too. Without
+ *              zero points the codes' bias is taken away before, in i32.
  * Chosen       where the model wants int8 activations or the caller allows them.
  */
 #include "block.h"
@@ -41,7 +42,11 @@ INLINE void block(const struct tiled_work *work, int64_t tile, const int ROWS, c
         UNROLL for (int a = 0; a < ROWS * TILES; a++) sum[a] = _mm512_setzero_si512();
         for (int32_t o = 0; o < segment->octet_count; o++, x += 2 * ROWS, codes += runs.octet_step)
             columns(&runs, codes, ahead, x, sum, ROWS, TILES, BITS);
-        ADD_SEGMENT(_mm512_cvtepi32_ps(sum[t * ROWS + r]));
+        if (runs.zeros != NULL)
+            ADD_SEGMENT(_mm512_cvtepi32_ps(sum[t * ROWS + r]));
+        else
+            ADD_CENTRED(_mm512_cvtepi32_ps(
+                _mm512_add_epi32(sum[t * ROWS + r], _mm512_castps_si512(_mm512_set1_ps(sums[r])))));
     }
     UNROLL for (int t = 0; t < TILES; t++) UNROLL for (int r = 0; r < ROWS; r++)
         finish(work, tile + t, r,
@@ -50,5 +55,7 @@ INLINE void block(const struct tiled_work *work, int64_t tile, const int ROWS, c
 
 TILED_COMPUTE_BY_BITS(block)
 
-const struct tiled_class avx512_int8 = {
-    .x_octet_bytes = OCTET, .read_row = read_row, .pack_row = tiled_pack_int8, .compute = compute};
+const struct tiled_class avx512_int8 = {.x_octet_bytes = OCTET,
+                                        .read_row = read_row,
+                                        .pack_row = tiled_pack_int8_bias,
+                                        .compute = compute};

@@ -200,6 +200,19 @@ float tiled_pack_int8(const struct tiled_bound *bound, float *x, const kry_linea
     return pack_integers(bound, x, linear, row, rows, packed, sums, 2, put_int8);
 }
 
+float tiled_pack_int8_bias(const struct tiled_bound *bound, float *x, const kry_linear *linear,
+                           int32_t row, int32_t rows, void *packed, float *sums) {
+    float scale = tiled_pack_int8(bound, x, linear, row, rows, packed, sums);
+    if (kry_weight_has_zero_points(linear->weight_type))
+        return scale;
+    int32_t bias = linear->weight_type == KRY_WEIGHT_U4B8 ? 8 : 128;
+    for (int64_t i = 0; i < bound->segment_count; i++) {
+        int32_t less = -bias * (int32_t)sums[i * rows + row];
+        memcpy(&sums[i * rows + row], &less, sizeof less);
+    }
+    return scale;
+}
+
 INLINE void put_int16(const i32x8 *octet, int32_t rows, uint32_t *to) {
     i16x8 pairs = __builtin_convertvector(
         __builtin_shufflevector(*octet, *octet, 0, 2, 1, 3, 4, 6, 5, 7), i16x8);

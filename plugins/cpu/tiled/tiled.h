@@ -115,6 +115,9 @@ tiled_pack_row tiled_pack_bf16;
 tiled_pack_row tiled_pack_bf16x2;
 /** As int8 a token: [octets][2][rows] of 4 bytes, columns 0-3 and 4-7. */
 tiled_pack_row tiled_pack_int8;
+/** The same, but where the weight type has no zero points `sums` holds i32: what the codes' bias
+ *  adds to a sum of products, negated. */
+tiled_pack_row tiled_pack_int8_bias;
 /** As pairs of i16: [octets][4][rows] of 4 bytes, columns 0 and 2, 1 and 3, 4 and 6, 5 and 7. */
 tiled_pack_row tiled_pack_int16;
 
