@@ -19,11 +19,17 @@ if [ -z "$cache" ]; then
 fi
 
 key=$(printf '%s\n' "$sums" "$*" "$("$1" --version)" | sha256sum | cut -c1-64)
+# A cache that cannot be written is no reason to fail. Another build may be making the same just now.
+if mkdir -p "$cache" 2>/dev/null && touch "$cache/$key.lock" 2>/dev/null && command -v flock >/dev/null
+then
+    exec 9>"$cache/$key.lock"
+    flock 9
+fi
 if [ -f "$cache/$key" ]; then
     exec cp "$cache/$key" "$output"
 fi
 "$@" -o "$output"
-# A cache that cannot be written is no reason to fail. Named at once, so that nobody reads half.
-if mkdir -p "$cache" 2>/dev/null && cp "$output" "$cache/$key.$$" 2>/dev/null; then
+# Named at once, so that nobody reads half.
+if cp "$output" "$cache/$key.$$" 2>/dev/null; then
     mv "$cache/$key.$$" "$cache/$key"
 fi
