@@ -6,7 +6,7 @@ arch=${2:-sm_90a}
 root=$(cd "$(dirname "$0")/../.." && pwd)
 mkdir -p "$out"
 number=${arch#sm_}
-nvcc -std=c++17 -O3 -I"$root/include" -cubin -gencode "arch=compute_$number,code=$arch" \
+nvcc -std=c++17 -O3 --split-compile 0 -I"$root/include" -cubin -gencode "arch=compute_$number,code=$arch" \
     -Xptxas -v "$root/plugins/gpu/device/gpu.cu" -o "$out/gpu.cubin" 2>"$out/ptxas.log" ||
     { cat "$out/ptxas.log"; exit 1; }
 for part in plan plan_wide; do
