@@ -5,11 +5,12 @@
  *   harness CUBIN small, tiny    the small ones of them, for compute-sanitizer
  *   harness CUBIN plain          `small` with the kernel that needs no matrix instruction
  *   harness CUBIN time [K N G]   the chosen plans against the read floor and cuBLAS
- *   harness CUBIN sweep K N G M  candidates of one call: all, or those whose entry has ONLY in its
- *                                name, and whose cost is at most WITHIN times the least
- *   harness CUBIN awkward        other types, and awkward shapes beside aligned ones
- *   harness CUBIN repack         preparation against a copy of the same bytes
- *   harness CUBIN once K N G M   each unsplit candidate once, for a profiler
+ *   harness CUBIN sweep K N G M [8 or order]
+ *                                candidates of one call, of 8 bits or act-order: all, or those
+ * whose entry has ONLY in its name, and whose cost is at most WITHIN times the least harness CUBIN
+ * awkward        other types, and awkward shapes beside aligned ones harness CUBIN repack
+ * preparation against a copy of the same bytes harness CUBIN once K N G M   each unsplit candidate
+ * once, for a profiler
  *
  * Times are medians of graph replays in which the weights rotate through more memory than L2 holds.
  */
@@ -885,9 +886,10 @@ int main(int argc, char **argv) {
         if (argc > 6)
             rows = {std::atol(argv[6])};
         if (argc > 5) {
-            time_shape(linear_of(std::atol(argv[3]), std::atol(argv[4]), std::atol(argv[5]),
-                                 argc > 7 ? KRY_WEIGHT_U8B128 : KRY_WEIGHT_U4B8, f16),
-                       rows, blas, every);
+            std::string kind = argc > 7 ? argv[7] : "";
+            kry_linear l = linear_of(std::atol(argv[3]), std::atol(argv[4]), std::atol(argv[5]),
+                                     kind == "8" ? KRY_WEIGHT_U8B128 : KRY_WEIGHT_U4B8, f16);
+            time_shape(kind == "order" ? ordered(l) : l, rows, blas, every);
             return 0;
         }
         time_shape(linear_of(2112, 2816, 32, KRY_WEIGHT_U4B8, f16), rows, blas, every);

@@ -82,8 +82,9 @@ struct wide_candidate {
     double cost;
 };
 
-/** Nanoseconds of each tile on an H100, fitted to what all candidates of many calls took, see
- *  bench/gpu/NOTES.md. Where blocks share a multiprocessor a stage takes so many times as long. */
+/** Nanoseconds of each tile on an H200, fitted to what candidates of many calls took, see
+ *  bench/gpu/NOTES.md; those of 128 rows and more on an H100. Where blocks share a multiprocessor a
+ *  stage takes so many times as long. */
 struct wide_cost {
     int32_t begin;     /* of an output tile: its begin and end */
     int32_t stage;     /* of 4 bits */
@@ -93,11 +94,11 @@ struct wide_cost {
     double bits8; /* a stage of 8 bits over one of 4 */
 };
 static const struct wide_cost costs[] = {
-    {130, 291, 1.15, 347, 1.23, 1.16},  {290, 421, 1.18, 728, 1.0, 1.12},
-    {143, 876, 1.03, 1208, 1.1, 1.32},  {98, 307, 1.2, 368, 1.17, 1.18},
-    {683, 561, 1.06, 707, 1.11, 1.06},  {785, 938, 1.01, 1275, 1.13, 1.24},
-    {233, 319, 1.14, 407, 1.16, 1.22},  {1875, 551, 1.17, 595, 1.52, 1.1},
-    {37, 442, 1.15, 504, 1.23, 1.3},    {1953, 763, 1.13, 804, 1.46, 1.5},
+    {378, 210, 1.55, 197, 1.71, 1.16},  {155, 449, 1.04, 491, 1.25, 1.3},
+    {620, 791, 1.11, 848, 1.0, 1.32},   {35, 305, 1.33, 306, 1.26, 1.18},
+    {1170, 449, 1.1, 446, 1.22, 1.06},  {1121, 983, 1.06, 1107, 1.11, 1.24},
+    {0, 406, 1.0, 401, 1.27, 1.35},     {3249, 592, 1.21, 542, 1.61, 1.1},
+    {152, 521, 1.12, 471, 1.19, 1.1},   {2485, 845, 1.01, 665, 1.58, 1.5},
     {1189, 675, 1.0, 822, 1.0, 1.06},   {2510, 911, 1.0, 1059, 1.0, 1.08},
     {7711, 1205, 1.0, 1629, 1.0, 1.08}, {4768, 1049, 1.0, 1219, 1.0, 1.4},
 };
@@ -107,8 +108,8 @@ enum { LAUNCH_NS = 200 };
 
 /** What sharing an output tile among so many blocks costs. */
 static double join_ns(int32_t cluster, int32_t m) {
-    static const int32_t few_rows[GPU_CLUSTER_MAX] = {0, 511, 993, 637, 879, 773, 1236, 577};
-    return few_rows[cluster - 1] * (1 + 1.99 * m / 64);
+    static const int32_t few_rows[GPU_CLUSTER_MAX] = {0, 301, 737, 647, 800, 523, 1441, 486};
+    return few_rows[cluster - 1] * (1 + 2.89 * m / 64);
 }
 
 /** What the grid that follows loses where this one leaves it less than two thirds of the places for
@@ -116,7 +117,7 @@ static double join_ns(int32_t cluster, int32_t m) {
 static double crowd_ns(const struct wide_candidate *c, int64_t multiprocessors) {
     double taken =
         (double)(c->clusters * c->cluster) / (double)(multiprocessors * c->tile->resident);
-    return taken > 0.333 ? 4620 * (taken - 0.333) : 0;
+    return taken > 0.333 ? 2380 * (taken - 0.333) : 0;
 }
 
 /** Nanoseconds by which a stage takes longer whose late rows are moved. */
@@ -139,7 +140,7 @@ static double cost_of(const struct gpu_facts *facts, const struct gpu_layout *la
     if (c->x_turns)
         stage += late_ns(t);
     double work = rounds * stages * stage;
-    double read = 795 + (double)(layout->bytes - layout->scales_at) / 3750;
+    double read = 1127 + (double)(layout->bytes - layout->scales_at) / 3750;
     return LAUNCH_NS + crowd_ns(c, multiprocessors) +
            rounds * (cost->begin + join_ns(c->cluster, t->m)) + (work > read ? work : read);
 }

@@ -31,7 +31,9 @@
 /** Those of them that have an entry gpu_late_*, too: of few rows, where a launch that puts x in
  * order is a good part of the time. What late rows need besides has room at the end of a stage. */
 #define GPU_LATE_TILES(X, ...)                                                                     \
+    X(64, 8, 2, 1, 2, 1, 2, __VA_ARGS__)                                                           \
     X(128, 8, 2, 2, 2, 2, 2, __VA_ARGS__)                                                          \
+    X(64, 16, 2, 1, 2, 2, 2, __VA_ARGS__)                                                          \
     X(128, 16, 2, 2, 2, 4, 2, __VA_ARGS__)
 
 enum {

@@ -42,14 +42,19 @@ template <class S>
 GPU_DEVICE void gpu_wide_multiply_all(const gpu_apply_params &p, gpu_wide_progress at,
                                       unsigned char *shared) {
     gpu_wide_lane<S> mine = gpu_wide_lane_of<S>();
+    [[maybe_unused]] gpu_wide_ranks ranks = gpu_wide_ranks_of(p);
+    /* The others' mbarriers have long been there when x is. */
     if (p.splits > 1)
-        gpu_cluster_wait();   /* until the others' mbarriers are there: long since, when x is */
+        gpu_cluster_wait();
     gpu_previous_grid_wait(); /* before y is written */
     [[maybe_unused]] uint32_t joins = 0;
     bool pairs = p.y_type != KRY_TYPE_F32 && p.n % 2 == 0 && p.y_stride % 2 == 0 &&
                  reinterpret_cast<uintptr_t>(p.y) % 4 == 0;
     for (; at.output_tile < at.output_tiles; at.output_tile += at.step) {
+        int32_t feature = gpu_wide_panel<S>(p, at) * GPU_PANEL_N, row = gpu_wide_row<S>(p, at);
         float c[S::PANELS][S::N / 2];
+        gpu_keep(feature); /* divisions are better done now than when the sums are there */
+        gpu_keep(row);
         gpu_wide_zero<S>(c);
         if constexpr (S::FEW)
             gpu_wide_sum_few<S>(p, mine, at, shared, c);
@@ -57,18 +62,17 @@ GPU_DEVICE void gpu_wide_multiply_all(const gpu_apply_params &p, gpu_wide_progre
             gpu_wide_sum<S>(p, mine, at, shared, c);
         if constexpr (S::CHUNK != 0) {
             if (S::TURNS > 1 || p.splits > 1) {
-                gpu_wide_join<S>(p, at, pairs, shared, joins, c);
+                gpu_wide_join<S>(p, at, ranks, feature, row, pairs, shared, joins, c);
                 continue;
             }
         }
-        int32_t first = gpu_wide_row<S>(p, at), in_box = static_cast<int32_t>(gpu_lane() % 4) * 2;
+        int32_t in_box = static_cast<int32_t>(gpu_lane() % 4) * 2;
 #pragma unroll
         for (int i = 0; i < S::PANELS * S::N / 8; i++)
-            gpu_wide_store(p, gpu_wide_row_of_box<S>(first, in_box + i % (S::N / 8) * 8),
+            gpu_wide_store(p, gpu_wide_row_of_box<S>(row, in_box + i % (S::N / 8) * 8),
                            gpu_wide_row_step<S>(),
-                           gpu_wide_panel<S>(p, at) * GPU_PANEL_N +
-                               gpu_wide_feature<S>(gpu_thread(), i / (S::N / 8)),
-                           pairs, &c[i / (S::N / 8)][i % (S::N / 8) * 4]);
+                           feature + gpu_wide_feature<S>(gpu_thread(), i / (S::N / 8)), pairs,
+                           &c[i / (S::N / 8)][i % (S::N / 8) * 4]);
     }
 }
 
