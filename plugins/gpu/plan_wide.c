@@ -94,11 +94,11 @@ struct wide_cost {
     double bits8; /* a stage of 8 bits over one of 4 */
 };
 static const struct wide_cost costs[] = {
-    {378, 210, 1.55, 197, 1.71, 1.16},  {155, 449, 1.04, 491, 1.25, 1.3},
-    {620, 791, 1.11, 848, 1.0, 1.32},   {35, 305, 1.33, 306, 1.26, 1.18},
-    {1170, 449, 1.1, 446, 1.22, 1.06},  {1121, 983, 1.06, 1107, 1.11, 1.24},
-    {0, 406, 1.0, 401, 1.27, 1.35},     {3249, 592, 1.21, 542, 1.61, 1.1},
-    {152, 521, 1.12, 471, 1.19, 1.1},   {2485, 845, 1.01, 665, 1.58, 1.5},
+    {311, 216, 1.5, 198, 1.69, 1.16},   {44, 461, 1.03, 523, 1.17, 1.3},
+    {495, 803, 1.1, 843, 1.0, 1.32},    {300, 245, 1.5, 310, 1.25, 1.18},
+    {300, 450, 1.07, 560, 1.15, 1.4},   {801, 986, 1.06, 1169, 1.08, 1.24},
+    {0, 396, 1.01, 401, 1.27, 1.35},    {3235, 583, 1.21, 541, 1.6, 1.1},
+    {159, 530, 1.06, 467, 1.19, 1.1},   {2462, 839, 1.0, 669, 1.58, 1.5},
     {1189, 675, 1.0, 822, 1.0, 1.06},   {2510, 911, 1.0, 1059, 1.0, 1.08},
     {7711, 1205, 1.0, 1629, 1.0, 1.08}, {4768, 1049, 1.0, 1219, 1.0, 1.4},
 };
@@ -108,17 +108,21 @@ enum { LAUNCH_NS = 200 };
 
 /** What sharing an output tile among so many blocks costs. */
 static double join_ns(int32_t cluster, int32_t m) {
-    static const int32_t few_rows[GPU_CLUSTER_MAX] = {0, 301, 737, 647, 800, 523, 1441, 486};
-    return few_rows[cluster - 1] * (1 + 2.89 * m / 64);
+    static const int32_t few_rows[GPU_CLUSTER_MAX] = {0, 318, 785, 577, 848, 585, 1536, 552};
+    return few_rows[cluster - 1] * (1 + 2.34 * m / 64);
 }
 
-/** What the grid that follows loses where this one leaves it less than two thirds of the places for
- *  blocks, so that it starts later. */
+/** What the grid that follows loses where this one leaves it less than seven tenths of the places
+ * for blocks, so that it starts later. */
 static double crowd_ns(const struct wide_candidate *c, int64_t multiprocessors) {
     double taken =
         (double)(c->clusters * c->cluster) / (double)(multiprocessors * c->tile->resident);
-    return taken > 0.333 ? 2380 * (taken - 0.333) : 0;
+    return taken > 0.303 ? 2628 * (taken - 0.303) : 0;
 }
+
+/** What a stage takes the wave that copies where groups follow no pattern: scales come block by
+ * block of places. */
+static double table_ns(const struct wide_tile *t) { return 230 * (1 + t->n / GPU_PANEL_N); }
 
 /** Nanoseconds by which a stage takes longer whose late rows are moved. */
 static double late_ns(const struct wide_tile *t) { return 60 + 6 * t->m; }
@@ -137,10 +141,12 @@ static double cost_of(const struct gpu_facts *facts, const struct gpu_layout *la
     double stage = (any ? cost->any_stage : cost->stage) * (layout->bits == 4 ? 1 : cost->bits8);
     if (crowded)
         stage *= any ? cost->any_crowded : cost->crowded;
+    if (slots_of(layout) == 0 && stage < table_ns(t))
+        stage = table_ns(t);
     if (c->x_turns)
         stage += late_ns(t);
     double work = rounds * stages * stage;
-    double read = 1127 + (double)(layout->bytes - layout->scales_at) / 3750;
+    double read = 1211 + (double)(layout->bytes - layout->scales_at) / 3750;
     return LAUNCH_NS + crowd_ns(c, multiprocessors) +
            rounds * (cost->begin + join_ns(c->cluster, t->m)) + (work > read ? work : read);
 }
