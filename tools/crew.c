@@ -100,7 +100,8 @@ static void work_on_share(struct crew *crew, uint64_t number, int32_t index) {
         void *argument = atomic_load_explicit(&crew->job.argument, memory_order_acquire);
         int64_t count = atomic_load_explicit(&crew->job.count, memory_order_acquire);
         int32_t shares = atomic_load_explicit(&crew->job.shares, memory_order_acquire);
-        if (ticket >> NUMBER_SHIFT != number || i >= share_begin(count, shares, index + 1))
+        if (ticket >> NUMBER_SHIFT != number || index >= shares ||
+            i >= share_begin(count, shares, index + 1))
             return;
         if (!atomic_compare_exchange_weak_explicit(next, &ticket, ticket + 1, memory_order_acq_rel,
                                                    memory_order_acquire))
@@ -163,8 +164,8 @@ static uint64_t announce(struct crew *crew, int64_t count, void (*task)(void *ar
                          void *argument) {
     uint64_t number = newest_number(crew, 0);
     int32_t shares = crew->used;
-    for (int32_t i = 0; i < crew->threads; i++) /* beyond any task */
-        atomic_store(&crew->shares[i].ticket, number << NUMBER_SHIFT | UINT32_MAX);
+    for (int32_t i = 0; i < crew->threads; i++) /* beyond any task, of a job that was seen */
+        atomic_fetch_or(&crew->shares[i].ticket, UINT32_MAX);
     atomic_store_explicit(&crew->job.task, task, memory_order_release);
     atomic_store_explicit(&crew->job.argument, argument, memory_order_release);
     atomic_store_explicit(&crew->job.count, count, memory_order_release);

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Build the harness and the device code for one architecture: bench/gpu/build.sh OUT [sm_90a]
+# Build the harness and the device code for one architecture: bench/gpu/build.sh OUT [sm_90a]. Wants an
+# nvcc that knows --split-compile.
 set -e
 out=$1
 arch=${2:-sm_90a}

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Fit the clocks of plugins/gpu/plan_wide.c to what all candidates took.
+"""Fit the nanoseconds of plugins/gpu/plan_wide.c to what candidates took.
 
     for s in "2112 2816 32" "4096 4096 128" ...; do for m in 1 16 64 ...; do
         harness gpu.cubin sweep $s $m; done; done >sweep.txt
     fit.py sweep.txt [SECONDS]
 
+Of plain layers: what act-order costs besides (table_ns) is not in the model, so leave its lines out.
 Needs numpy and SciPy. Prints how far the choices are from the best, and the numbers of cost_of: the
 model here is that one, in microseconds. Least squares first, with candidates near the best counting
 most; then a random walk on what matters, the time that choices lose.

@@ -5,12 +5,13 @@
  *   harness CUBIN small, tiny    the small ones of them, for compute-sanitizer
  *   harness CUBIN plain          `small` with the kernel that needs no matrix instruction
  *   harness CUBIN time [K N G]   the chosen plans against the read floor and cuBLAS
- *   harness CUBIN sweep K N G M [8 or order]
- *                                candidates of one call, of 8 bits or act-order: all, or those
- * whose entry has ONLY in its name, and whose cost is at most WITHIN times the least harness CUBIN
- * awkward        other types, and awkward shapes beside aligned ones harness CUBIN repack
- * preparation against a copy of the same bytes harness CUBIN once K N G M   each unsplit candidate
- * once, for a profiler
+ *   harness CUBIN sweep K N G M [8 or order]     candidates of one call, of 8 bits or act-order
+ *   harness CUBIN awkward        other types, and awkward shapes beside aligned ones
+ *   harness CUBIN repack         preparation against a copy of the same bytes
+ *   harness CUBIN once K N G M   each unsplit candidate once, for a profiler
+ *
+ * Variables that sweep obeys: ONLY, what an entry has in its name; WITHIN, how many times the least
+ * a candidate may cost.
  *
  * Times are medians of graph replays in which the weights rotate through more memory than L2 holds.
  */
@@ -779,7 +780,7 @@ static void time_shape(const kry_linear &l, const std::vector<int64_t> &rows, Cu
         gpu_call call = gpu_call_of(nullptr, l.in_features, m);
         gpu_plan plan, best_plan;
         gpu_plan_of(&facts, &l, &r.layer.layout, &call, &plan);
-        double mine = time_plan(r, plan, m), best = mine, cost, least;
+        double mine = time_plan(r, plan, m), best = mine, cost, least = 1;
         best_plan = plan;
         gpu_plan candidate;
         gpu_plan_candidate(&facts, &l, &r.layer.layout, &call, plan.candidate, &candidate, &least);

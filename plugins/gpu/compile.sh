@@ -23,7 +23,7 @@ key=$(printf '%s\n' "$sums" "$*" "$("$1" --version)" | sha256sum | cut -c1-64)
 if mkdir -p "$cache" 2>/dev/null && touch "$cache/$key.lock" 2>/dev/null && command -v flock >/dev/null
 then
     exec 9>"$cache/$key.lock"
-    flock 9
+    flock 9 || : # a file system without locks
 fi
 if [ -f "$cache/$key" ]; then
     exec cp "$cache/$key" "$output"

@@ -1,6 +1,6 @@
 /*
  * Which tile and cluster an apply takes on Hopper, see device/wide.h. As in plan.c the cheapest by
- * a model in clocks wins, and no layer is known by name.
+ * a model in nanoseconds wins, and no layer is known by name.
  */
 #include "plan_wide.h"
 #include "wide_tile.h"
@@ -28,7 +28,9 @@ static const struct wide_tile tiles[] = {GPU_WIDE_TILES(TILE, )};
 enum { TILES = sizeof tiles / sizeof *tiles };
 
 static bool is_late_tile(const struct wide_tile *t) {
-#define SAME(n_, m_, ...) (t->n == n_ && t->m == m_) ||
+#define SAME(n_, m_, warpgroups_, panels, turns_, chunk_, resident_, ...)                          \
+    (t->n == (n_) && t->m == (m_) && t->warpgroups == (warpgroups_) && t->turns == (turns_) &&     \
+     t->chunk == (chunk_) && t->resident == (resident_)) ||
     return GPU_LATE_TILES(SAME, ) false;
 }
 

@@ -208,8 +208,13 @@ struct block_variant {
     V(NAME, 6, 2)                                                                                  \
     V(NAME, 6, 1)                                                                                  \
     V(NAME, 7, 2)                                                                                  \
-    V(NAME, 7, 1) V(NAME, 8, 1) V(NAME, 10, 1) V(NAME, 12, 1) V(NAME, 14, 1) V(NAME, 16, 1)
-/* EXTRA: entries of wider ones that a class has beside these, or nothing. */
+    V(NAME, 7, 1)                                                                                  \
+    V(NAME, 8, 1)                                                                                  \
+    V(NAME, 10, 1)                                                                                 \
+    V(NAME, 12, 1)                                                                                 \
+    V(NAME, 14, 1)                                                                                 \
+    V(NAME, 16, 1)
+/* EXTRA: entries of one row and more tiles that a class has beside these, or nothing. */
 #define BLOCK_VARIANTS_AND(NAME, EXTRA)                                                            \
     BLOCK_SIZES(BLOCK_VARIANT, NAME)                                                               \
     static const struct block_variant NAME##_variants[] = {EXTRA BLOCK_SIZES(BLOCK_ENTRY, NAME)};

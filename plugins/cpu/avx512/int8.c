@@ -44,7 +44,7 @@ INLINE void block(const struct tiled_work *work, int64_t tile, const int ROWS, c
             columns(&runs, codes, ahead, x, sum, ROWS, TILES, BITS);
         if (runs.zeros != NULL)
             ADD_SEGMENT(_mm512_cvtepi32_ps(sum[t * ROWS + r]));
-        else
+        else /* i32 in the sums' place, see tiled_pack_int8_bias */
             ADD_CENTRED(_mm512_cvtepi32_ps(
                 _mm512_add_epi32(sum[t * ROWS + r], _mm512_castps_si512(_mm512_set1_ps(sums[r])))));
     }

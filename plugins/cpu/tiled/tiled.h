@@ -37,7 +37,7 @@ struct tiled_bound {
 /** A packed chunk of x. */
 struct tiled_chunk {
     const void *x;       /* [octets][fields][rows], see the class */
-    const float *sums;   /* [segments][rows]: sum of x (of its int8) over the segment */
+    const float *sums;   /* [segments][rows]: sum of x over the segment, or as its pack_row says */
     const float *scales; /* [rows]: of x, where it is quantized; else NULL */
     int64_t row;         /* the chunk's first row in this apply */
     int32_t rows;        /* as packed: a count that has a micro-kernel */

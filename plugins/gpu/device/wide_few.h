@@ -2,11 +2,15 @@
  * wide.h: products of few rows. Weights become operand A in registers, x is operand B of mma
  * m16n8k16 of a wave, which waits for nobody.
  *
- * Latency     A decode step ends when the last stage has been multiplied, and what is there before
- * x comes waits for nothing else. So a wave loads all that it multiplies of a stage before it uses
- * any of it, and sums of different scales are independent of each other. Numerics    q - z, or RAW
- * q, times x, summed in f32 over the blocks that have one scale; then times that scale, added in
- * f32. RAW sums begin with -z times the sum of x.
+ * Latency
+ *   A decode step ends when the last stage has been multiplied, and what is there before x comes
+ *   waits for nothing else. So a wave loads all that it multiplies of a stage before it uses any of
+ *   it, and sums of different scales are independent of each other.
+ * Numerics
+ *   q - z, or RAW q, times x, summed in f32 over the blocks that have one scale; then times that
+ *   scale, added in f32. RAW sums begin with -z times the sum of x: an infinite x makes its row
+ *   of y NaN, where otherwise it may be infinite. For bf16, with 128 + q in place of q, sums are
+ *   some 17 times as large before they cancel.
  */
 #ifndef KERNELRY_GPU_WIDE_FEW_H
 #define KERNELRY_GPU_WIDE_FEW_H
@@ -137,6 +141,7 @@ GPU_DEVICE void gpu_wide_sum_turns(const gpu_apply_params &p,
     typedef typename F::S S;
     gpu_wide_barriers<S> *barriers = gpu_wide_barriers_of<S>(shared);
     uint32_t lane = gpu_lane(), x_at = lane % 8 * 128 + (lane / 8 ^ lane % 8) * 16;
+    /* One scale a tile: the stage's only one, or for the second tile its second. */
     uint32_t slots[S::TILES] = {0, static_cast<uint32_t>(p.slots - 1)};
     if (F::SCALES == 4) {
         slots[0] = 0x03020100u;
@@ -178,7 +183,7 @@ GPU_DEVICE void gpu_wide_sum_scales(const gpu_apply_params &p, const gpu_wide_la
         gpu_wide_sum_turns<gpu_wide_few_shape<S, SCALES, false>>(p, mine, own, shared, c);
 }
 
-/** The sums of this block's places. */
+/** The sums of a team's places. */
 template <class S>
 GPU_DEVICE void gpu_wide_sum_few(const gpu_apply_params &p, const gpu_wide_lane<S> &mine,
                                  gpu_wide_progress &at, unsigned char *shared,

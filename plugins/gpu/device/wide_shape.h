@@ -47,6 +47,7 @@ struct gpu_wide_shape {
                   gpu_wide_shared_bytes(STAGE_BYTES, SUM_BYTES, STAGES));
     static_assert(TAIL_AT % 128 == 0 && TAIL_AT <= STAGE_BYTES);
     static_assert(TURNS == 1 || CHUNK != 0);
+    static_assert(FEW || STAGES >= 2 * TURNS, "a team frees a stage when its next one has come");
     static_assert(CHUNK == 0 || PANELS * N / 8 % (CHUNK + (CHUNK == 0)) == 0);
 };
 

@@ -143,7 +143,7 @@ template <class S> GPU_DEVICE void gpu_wide_finish(float c[S::PANELS][S::N / 2])
         gpu_keep(c[i / (S::N / 2)][i % (S::N / 2)]);
 }
 
-/** The sums of this block's places. */
+/** The sums of a team's places. A stage is freed when the next one has come. */
 template <class S>
 GPU_DEVICE void gpu_wide_sum(const gpu_apply_params &p, const gpu_wide_lane<S> &mine,
                              gpu_wide_progress &at, unsigned char *shared,
