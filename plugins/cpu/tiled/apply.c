@@ -4,7 +4,7 @@
  *
  * scratch   shape                     type
  * x         [PASS_ROWS, octets]       as the class packs it
- * sums      [PASS_ROWS, segments]     f32
+ * sums      [PASS_ROWS, segments]     f32, or i32: as the class packs it
  * scales    [PASS_ROWS]               f32
  * rows      [chunks, PACKERS, in_features] f32, a row being converted
  */
