@@ -20,9 +20,9 @@ from scipy.optimize import least_squares
 LINE = re.compile(r"\s+cand (\d+)x(\d+) m=(\d+) wide_u4_f16_(\d+)x(\d+)(g?) w\d/(\d+) grid (\d+): "
                   r"([\d.]+) us")
 MULTIPROCESSORS = 132
-TILES = [(64, 8), (128, 8), (256, 8), (64, 16), (128, 16), (256, 16), (64, 32), (128, 32), (64, 64),
-         (128, 64), (128, 128), (128, 192), (256, 128), (128, 256)]
-ALONE = {(128, 128), (128, 192), (256, 128), (128, 256)}  # on their multiprocessor
+TILES = [(64, 8), (128, 8), (256, 8), (64, 16), (128, 16), (64, 32), (128, 32), (64, 64),
+         (64, 128), (128, 64), (128, 128), (128, 192), (256, 128), (128, 256)]
+ALONE = {(64, 128), (128, 128), (128, 192), (256, 128), (128, 256)}  # on their multiprocessor
 FIELDS = ("begin", "stage", "any_stage", "crowded", "any_crowded")
 SINGLE = ("launch", "slower", "read", "read_each", "late", "free")
 COUNT = len(TILES)

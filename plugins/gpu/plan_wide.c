@@ -85,8 +85,7 @@ struct wide_candidate {
 };
 
 /** Nanoseconds of each tile on an H200, fitted to what candidates of many calls took, see
- *  bench/gpu/NOTES.md; those of 128 rows and more on an H100. Where blocks share a multiprocessor a
- *  stage takes so many times as long. */
+ *  bench/gpu/NOTES.md. Where blocks share a multiprocessor a stage takes so many times as long. */
 struct wide_cost {
     int32_t begin;     /* of an output tile: its begin and end */
     int32_t stage;     /* of 4 bits */
@@ -96,13 +95,13 @@ struct wide_cost {
     double bits8; /* a stage of 8 bits over one of 4 */
 };
 static const struct wide_cost costs[] = {
-    {311, 216, 1.5, 198, 1.69, 1.16},   {44, 461, 1.03, 523, 1.17, 1.3},
-    {495, 803, 1.1, 843, 1.0, 1.32},    {300, 245, 1.5, 310, 1.25, 1.18},
-    {300, 450, 1.07, 560, 1.15, 1.4},   {801, 986, 1.06, 1169, 1.08, 1.24},
-    {0, 396, 1.01, 401, 1.27, 1.35},    {3235, 583, 1.21, 541, 1.6, 1.1},
-    {159, 530, 1.06, 467, 1.19, 1.1},   {2462, 839, 1.0, 669, 1.58, 1.5},
-    {1189, 675, 1.0, 822, 1.0, 1.06},   {2510, 911, 1.0, 1059, 1.0, 1.08},
-    {7711, 1205, 1.0, 1629, 1.0, 1.08}, {4768, 1049, 1.0, 1219, 1.0, 1.4},
+    {0, 232, 1.38, 241, 1.41, 1.16},    {89, 456, 1.04, 386, 1.54, 1.3},
+    {380, 811, 1.1, 908, 1.0, 1.32},    {180, 250, 1.38, 301, 1.24, 1.18},
+    {231, 445, 1.15, 577, 1.0, 1.4},    {117, 356, 1.1, 321, 1.19, 1.35},
+    {2428, 565, 1.26, 399, 1.3, 1.1},   {87, 477, 1.0, 294, 1.66, 1.1},
+    {89, 401, 1.0, 422, 1.0, 1.2},      {2799, 736, 1.17, 553, 1.6, 1.5},
+    {1812, 646, 1.0, 630, 1.0, 1.06},   {752, 839, 1.0, 967, 1.0, 1.08},
+    {12870, 1026, 1.0, 958, 1.0, 1.08}, {4685, 1013, 1.0, 984, 1.0, 1.4},
 };
 _Static_assert(sizeof costs / sizeof *costs == TILES, "one for each tile");
 
@@ -110,16 +109,16 @@ enum { LAUNCH_NS = 200 };
 
 /** What sharing an output tile among so many blocks costs. */
 static double join_ns(int32_t cluster, int32_t m) {
-    static const int32_t few_rows[GPU_CLUSTER_MAX] = {0, 318, 785, 577, 848, 585, 1536, 552};
-    return few_rows[cluster - 1] * (1 + 2.34 * m / 64);
+    static const int32_t few_rows[GPU_CLUSTER_MAX] = {0, 199, 499, 494, 654, 447, 1202, 429};
+    return few_rows[cluster - 1] * (1 + 2.11 * m / 64);
 }
 
-/** What the grid that follows loses where this one leaves it less than seven tenths of the places
- * for blocks, so that it starts later. */
+/** What the grids that follow lose where this one leaves them less than two thirds of the places
+ * for blocks, so that they start later. */
 static double crowd_ns(const struct wide_candidate *c, int64_t multiprocessors) {
     double taken =
         (double)(c->clusters * c->cluster) / (double)(multiprocessors * c->tile->resident);
-    return taken > 0.303 ? 2628 * (taken - 0.303) : 0;
+    return taken > 0.334 ? 3348 * (taken - 0.334) : 0;
 }
 
 /** What a stage takes the wave that copies where groups follow no pattern: scales come block by
@@ -148,7 +147,7 @@ static double cost_of(const struct gpu_facts *facts, const struct gpu_layout *la
     if (c->x_turns)
         stage += late_ns(t);
     double work = rounds * stages * stage;
-    double read = 1211 + (double)(layout->bytes - layout->scales_at) / 3750;
+    double read = 1173 + (double)(layout->bytes - layout->scales_at) / 3750;
     return LAUNCH_NS + crowd_ns(c, multiprocessors) +
            rounds * (cost->begin + join_ns(c->cluster, t->m)) + (work > read ? work : read);
 }

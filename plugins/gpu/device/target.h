@@ -81,6 +81,8 @@
  *   void gpu_cluster_arrive(), void gpu_cluster_wait()
  *                                    each once a thread, of all threads of the cluster: what they
  *                                    did before they arrived comes before what follows the wait
+ *   unsigned char *gpu_shared_kept(unsigned char *shared)
+ *                                    the same address, which the compiler keeps
  *   uint32_t gpu_uniform_wave()      this thread's wave in its block, which the compiler then knows
  *                                    to be the same for all lanes
  *   bool gpu_elect()                 true for one lane of the wave, whose lanes all call it

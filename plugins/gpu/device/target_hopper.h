@@ -26,6 +26,12 @@ GPU_DEVICE void gpu_cluster_arrive() {
 GPU_DEVICE void gpu_cluster_wait() {
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
+/* Where the block's shared memory begins lies in a special register, which the compiler reads again
+ * wherever it is wanted (tens of clocks), unless a lane's number hides that it is the same. */
+GPU_DEVICE unsigned char *gpu_shared_kept(unsigned char *shared) {
+    uint32_t address = gpu_shuffle(gpu_shared_address(shared) + threadIdx.x % 32, 0);
+    return static_cast<unsigned char *>(__cvta_shared_to_generic(address));
+}
 GPU_DEVICE uint32_t gpu_uniform_wave() { return gpu_shuffle(threadIdx.x / 32, 0); }
 GPU_DEVICE bool gpu_elect() {
     uint32_t elected;

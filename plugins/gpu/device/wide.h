@@ -38,41 +38,76 @@
 #include "wide_few.h"
 #include "wide_join.h"
 
-template <class S>
-GPU_DEVICE void gpu_wide_multiply_all(const gpu_apply_params &p, gpu_wide_progress at,
-                                      unsigned char *shared) {
-    gpu_wide_lane<S> mine = gpu_wide_lane_of<S>();
+/** Sum up and store a block's output tiles. sum(turn, c): a team's places of one. */
+template <class S, class Sum>
+GPU_DEVICE void gpu_wide_multiply_tiles(const gpu_apply_params &p, gpu_wide_progress at,
+                                        unsigned char *shared, const Sum &sum) {
     [[maybe_unused]] gpu_wide_ranks ranks = gpu_wide_ranks_of(p);
     /* The others' mbarriers have long been there when x is. */
     if (p.splits > 1)
         gpu_cluster_wait();
     gpu_previous_grid_wait(); /* before y is written */
     [[maybe_unused]] uint32_t joins = 0;
-    bool pairs = p.y_type != KRY_TYPE_F32 && p.n % 2 == 0 && p.y_stride % 2 == 0 &&
-                 reinterpret_cast<uintptr_t>(p.y) % 4 == 0;
     for (; at.output_tile < at.output_tiles; at.output_tile += at.step) {
         int32_t feature = gpu_wide_panel<S>(p, at) * GPU_PANEL_N, row = gpu_wide_row<S>(p, at);
         float c[S::PANELS][S::N / 2];
         gpu_keep(feature); /* divisions are better done now than when the sums are there */
         gpu_keep(row);
         gpu_wide_zero<S>(c);
-        if constexpr (S::FEW)
-            gpu_wide_sum_few<S>(p, mine, at, shared, c);
-        else
-            gpu_wide_sum<S>(p, mine, at, shared, c);
+        sum(gpu_wide_turn_of<S>(at), c);
         if constexpr (S::CHUNK != 0) {
             if (S::TURNS > 1 || p.splits > 1) {
-                gpu_wide_join<S>(p, at, ranks, feature, row, pairs, shared, joins, c);
+                gpu_wide_join<S>(p, at, ranks, feature, row, shared, joins, c);
                 continue;
             }
         }
-        int32_t in_box = static_cast<int32_t>(gpu_lane() % 4) * 2;
-#pragma unroll
-        for (int i = 0; i < S::PANELS * S::N / 8; i++)
-            gpu_wide_store(p, gpu_wide_row_of_box<S>(row, in_box + i % (S::N / 8) * 8),
-                           gpu_wide_row_step<S>(),
-                           feature + gpu_wide_feature<S>(gpu_thread(), i / (S::N / 8)), pairs,
-                           &c[i / (S::N / 8)][i % (S::N / 8) * 4]);
+        if constexpr (S::TURNS == 1)
+            gpu_wide_store_all<S>(p, feature, row, c);
+    }
+}
+
+template <class S, int SCALES, class Use>
+GPU_DEVICE void gpu_wide_choose_zeros(const gpu_apply_params &p, const Use &use) {
+    if (p.zeros != nullptr)
+        use(gpu_wide_factors<S, SCALES, true>());
+    else
+        use(gpu_wide_factors<S, SCALES, false>());
+}
+
+/** Call use(factors) with those that a call has. */
+template <class S, class Use>
+GPU_DEVICE void gpu_wide_choose(const gpu_apply_params &p, const Use &use) {
+    if constexpr (!S::ANY)
+        gpu_wide_choose_zeros<S, 1>(p, use);
+    else if (p.slots == 4)
+        gpu_wide_choose_zeros<S, 2>(p, use);
+    else if constexpr (S::FEW)
+        gpu_wide_choose_zeros<S, 4>(p, use);
+    else /* seldom: not worth code of its own */
+        use(gpu_wide_factors<S, 4, true>());
+}
+
+template <class S>
+GPU_DEVICE void gpu_wide_multiply_all(const gpu_apply_params &p, const gpu_wide_progress &at,
+                                      unsigned char *shared) {
+    typedef const gpu_wide_turn<S> &turn;
+    typedef float(&sums)[S::PANELS][S::N / 2];
+    shared = gpu_shared_kept(shared);
+    gpu_wide_lane<S> mine = gpu_wide_lane_of<S>();
+    if constexpr (S::FEW) {
+        gpu_wide_multiply_tiles<S>(p, at, shared, [&](turn own, sums c) {
+            gpu_wide_choose<S>(p, [&](auto factors) {
+                gpu_wide_sum_few<decltype(factors)>(p, mine, own, shared, c);
+            });
+        });
+    } else {
+        /* Ways that join again before the sums are stored make the compiler hold these twice, run
+         * out of registers, and wait for each wgmma. */
+        gpu_wide_choose<S>(p, [&](auto factors) {
+            gpu_wide_multiply_tiles<S>(p, at, shared, [&](turn own, sums c) {
+                gpu_wide_sum_many<decltype(factors)>(p, mine, own, shared, c);
+            });
+        });
     }
 }
 
@@ -105,7 +140,7 @@ GPU_DEVICE void gpu_wide(const gpu_wide_params &w, const gpu_tensor_map *late = 
             if constexpr (S::LATE)
                 gpu_mbarrier_init(gpu_wide_moved<S>(shared + i * S::STAGE_BYTES), S::TEAM);
         }
-        gpu_mbarrier_init(&barriers->ready, 1);
+        gpu_mbarrier_init(&barriers->ready, S::WORKERS);
         gpu_mbarrier_init(&barriers->free, static_cast<uint32_t>(p.splits));
         gpu_mbarrier_publish();
     }

@@ -201,7 +201,7 @@ GPU_DEVICE void gpu_wide_copy_first(const gpu_wide_params &w, const gpu_tensor_m
 #pragma unroll 1
     for (int32_t i = 0; i < stages; i++) {
         gpu_wide_copy_x<S>(w, late, from, elected, static_cast<uint32_t>(i), shared);
-        gpu_wide_next_stage<S>(at);
+        gpu_wide_step<S>(at.stage, at.phase, 1);
     }
     at.tile += stages * S::TILES;
 }
@@ -222,7 +222,7 @@ GPU_DEVICE void gpu_wide_copy_all(const gpu_wide_params &w, const gpu_tensor_map
             gpu_wave_barrier(); /* a lane that looked later might find the phase after this one */
             gpu_wide_copy_weights<S>(w.apply, from, elected, at.stage, shared);
             gpu_wide_copy_x<S>(w, late, from, elected, at.stage, shared);
-            gpu_wide_next_stage<S>(at);
+            gpu_wide_step<S>(at.stage, at.phase, 1);
         }
     }
 }

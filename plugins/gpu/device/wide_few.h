@@ -18,54 +18,32 @@
 #include "wide_sum.h"
 #include "wide_x.h"
 
-/** What a wave multiplies: the tiles' blocks have SCALES scales a tile; ZEROS: and zero points. */
-template <class S_, int SCALES_, bool ZEROS_> struct gpu_wide_few_shape {
-    typedef S_ S;
-    static constexpr int SCALES = SCALES_;
-    static constexpr bool ZEROS = ZEROS_;
-    static constexpr int BLOCKS = GPU_TILE_BLOCKS / SCALES; /* that have the same scale */
-    /* Sums of x take a matrix instruction a block, for all panels, and save four instructions a
-     * block and panel: worth it for two panels, where registers are left. Bytes have to be
-     * converted for bf16 anyhow. */
+/** Sums of x take a matrix instruction a block, for all panels, and save four instructions a block
+ *  and panel: worth it for two panels, where registers are left. Bytes have to be converted for
+ * bf16 anyhow. */
+template <class F> struct gpu_wide_few_shape : F {
     static constexpr bool RAW =
-        SCALES == 1 && S::N == 8 && S::PANELS == 2 && !(S::BITS == 8 && S::BF16);
+        F::SCALES == 1 && F::S::N == 8 && F::S::PANELS == 2 && !(F::S::BITS == 8 && F::S::BF16);
 };
 
-/** Of a tile of places. */
+/** What a wave multiplies of a tile of places. */
 template <class F> struct gpu_wide_few {
     typedef typename F::S S;
     uint32_t x[S::N / 8][2][4]; /* block j of rows 8 r on: x[r][j / 2] + j % 2 * 2 */
-    gpu_u32x4 codes[S::PANELS][S::BITS / 4];
-    uint32_t scales[S::PANELS][F::SCALES]; /* of a lane's two rows */
-    uint32_t zeros[S::PANELS][F::SCALES];
+    gpu_wide_weights<F> weights;
 };
 
-/** Load tile `i` of a stage; `slots`: which of the stage's scales it has, a byte each. */
+/** Load tile `i` of a stage. */
 template <class F>
 GPU_DEVICE void gpu_wide_load_few(const gpu_wide_lane<typename F::S> &mine,
-                                  const unsigned char *stage, uint32_t slots, int i, uint32_t x_at,
-                                  gpu_wide_few<F> &few) {
+                                  const unsigned char *stage, bool zeros, uint32_t slots, int i,
+                                  uint32_t x_at, gpu_wide_few<F> &few) {
     typedef typename F::S S;
 #pragma unroll
     for (int r = 0; r < S::N / 8 * 2; r++)
         gpu_load_matrix_x4(few.x[r / 2][r % 2], stage + (i * S::N + r / 2 * 8) * 128 +
                                                     (x_at ^ static_cast<uint32_t>(r % 2 * 64)));
-#pragma unroll
-    for (int panel = 0; panel < S::PANELS; panel++)
-        gpu_wide_take_codes<S>(mine, stage, panel, i, few.codes[panel]);
-#pragma unroll
-    for (int j = 0; j < F::SCALES; j++) {
-        uint32_t slot = F::SCALES == 2 ? static_cast<uint32_t>(i * 2 + j) : slots >> (8 * j) & 0xff;
-#pragma unroll
-        for (int panel = 0; panel < S::PANELS; panel++) {
-            uint32_t at = static_cast<uint32_t>(panel) * S::SLOTS + slot;
-            few.scales[panel][j] =
-                *reinterpret_cast<const uint32_t *>(stage + mine.scales + at * (GPU_PANEL_N * 2));
-            if (F::ZEROS)
-                few.zeros[panel][j] =
-                    *reinterpret_cast<const uint16_t *>(stage + mine.zeros + at * GPU_PANEL_N);
-        }
-    }
+    gpu_wide_load<F>(mine, stage, zeros, slots, i, few.weights);
 }
 
 /** The sums of x over the blocks of places that scale `j` is for, one for each of a lane's sums. */
@@ -100,9 +78,8 @@ GPU_DEVICE void gpu_wide_add_few(const gpu_wide_few<F> &few, float c[F::S::PANEL
             gpu_wide_sum_x<F>(few, j, x_sums);
 #pragma unroll
         for (int panel = 0; panel < S::PANELS; panel++) {
-            uint32_t scales = few.scales[panel][j];
-            uint32_t zeros = F::ZEROS ? few.zeros[panel][j] : S::BITS == 4 ? 0x0808 : 0x8080;
-            gpu_block_scale scale = gpu_scale_of<S::BITS, S::BF16>(scales, zeros);
+            uint32_t scales = few.weights.scales[panel][j], zeros = few.weights.zeros[panel][j];
+            gpu_block_scale scale = gpu_wide_scale<F>(few.weights, panel, j);
             float part[S::N / 2];
 #pragma unroll
             for (int r = 0; r < S::N / 2; r++)
@@ -110,7 +87,7 @@ GPU_DEVICE void gpu_wide_add_few(const gpu_wide_few<F> &few, float c[F::S::PANEL
 #pragma unroll
             for (int block = j * F::BLOCKS; block < (j + 1) * F::BLOCKS; block++) {
                 uint32_t words[2], left[4];
-                gpu_fragment_words<S::BITS>(few.codes[panel], block, words);
+                gpu_fragment_words<S::BITS>(few.weights.codes[panel], block, words);
                 if (F::RAW)
                     gpu_raw_codes<S::BITS, S::BF16>(words, left);
                 else
@@ -133,20 +110,19 @@ GPU_DEVICE void gpu_wide_add_few(const gpu_wide_few<F> &few, float c[F::S::PANEL
 }
 
 /** The sums of a wave over its team's stages. */
-template <class F>
-GPU_DEVICE void gpu_wide_sum_turns(const gpu_apply_params &p,
-                                   const gpu_wide_lane<typename F::S> &mine,
-                                   gpu_wide_turn<typename F::S> own, unsigned char *shared,
-                                   float c[F::S::PANELS][F::S::N / 2]) {
+template <class Factors>
+GPU_DEVICE void gpu_wide_sum_few(const gpu_apply_params &p,
+                                 const gpu_wide_lane<typename Factors::S> &mine,
+                                 gpu_wide_turn<typename Factors::S> own, unsigned char *shared,
+                                 float c[Factors::S::PANELS][Factors::S::N / 2]) {
+    typedef gpu_wide_few_shape<Factors> F;
     typedef typename F::S S;
+    static_assert(S::TILES == 2 && GPU_TILE_BLOCKS == 4);
     gpu_wide_barriers<S> *barriers = gpu_wide_barriers_of<S>(shared);
     uint32_t lane = gpu_lane(), x_at = lane % 8 * 128 + (lane / 8 ^ lane % 8) * 16;
-    /* One scale a tile: the stage's only one, or for the second tile its second. */
-    uint32_t slots[S::TILES] = {0, static_cast<uint32_t>(p.slots - 1)};
-    if (F::SCALES == 4) {
-        slots[0] = 0x03020100u;
-        slots[1] = 0x07060504u;
-    }
+    uint32_t slots[S::TILES];
+    bool zeros = gpu_wide_has_zeros<F>(p);
+    gpu_wide_pattern<F>(p, slots);
     gpu_keep(x_at);
 #pragma unroll 1
     for (; own.left > 0; gpu_wide_skip<S>(own, S::TURNS)) {
@@ -156,46 +132,16 @@ GPU_DEVICE void gpu_wide_sum_turns(const gpu_apply_params &p,
             gpu_wide_move_x<S>(p, stage);
             gpu_mbarrier_wait(gpu_wide_moved<S>(stage), own.phase);
         }
-        if (F::SCALES == 4 && p.slots == 0) {
-            const uint32_t *table =
-                reinterpret_cast<const uint32_t *>(shared + S::TABLES_AT + own.stage * S::BLOCKS);
-            slots[0] = table[0];
-            slots[1] = table[1];
-        }
+        gpu_wide_look_up<F>(p, shared, own.stage, slots);
         gpu_wide_few<F> few[S::TILES];
 #pragma unroll
         for (int i = 0; i < S::TILES; i++)
-            gpu_wide_load_few<F>(mine, stage, slots[i], i, x_at, few[i]);
+            gpu_wide_load_few<F>(mine, stage, zeros, slots[i], i, x_at, few[i]);
         gpu_mbarrier_arrive(&barriers->empty[own.stage]);
 #pragma unroll
         for (int i = 0; i < S::TILES; i++)
             gpu_wide_add_few<F>(few[i], c);
     }
-}
-
-template <class S, int SCALES>
-GPU_DEVICE void gpu_wide_sum_scales(const gpu_apply_params &p, const gpu_wide_lane<S> &mine,
-                                    const gpu_wide_turn<S> &own, unsigned char *shared,
-                                    float c[S::PANELS][S::N / 2]) {
-    if (p.zeros != nullptr)
-        gpu_wide_sum_turns<gpu_wide_few_shape<S, SCALES, true>>(p, mine, own, shared, c);
-    else
-        gpu_wide_sum_turns<gpu_wide_few_shape<S, SCALES, false>>(p, mine, own, shared, c);
-}
-
-/** The sums of a team's places. */
-template <class S>
-GPU_DEVICE void gpu_wide_sum_few(const gpu_apply_params &p, const gpu_wide_lane<S> &mine,
-                                 gpu_wide_progress &at, unsigned char *shared,
-                                 float c[S::PANELS][S::N / 2]) {
-    static_assert(S::TILES == 2 && GPU_TILE_BLOCKS == 4);
-    gpu_wide_turn<S> own = gpu_wide_turn_of<S>(at);
-    if constexpr (!S::ANY)
-        gpu_wide_sum_scales<S, 1>(p, mine, own, shared, c);
-    else if (p.slots == 4)
-        gpu_wide_sum_scales<S, 2>(p, mine, own, shared, c);
-    else
-        gpu_wide_sum_scales<S, 4>(p, mine, own, shared, c);
 }
 
 #endif

@@ -23,6 +23,8 @@ struct gpu_wide_shape {
     static constexpr int LAUNCH_REGISTERS = 168;
     static_assert(REGISTERS == 0 ||
                   WARPGROUPS_ * REGISTERS + COPY_REGISTERS <= (WARPGROUPS_ + 1) * LAUNCH_REGISTERS);
+    /* Registers do for the codes of both tiles of a stage at once. */
+    static constexpr bool AHEAD = PANELS == 1 && (WARPGROUPS == 1 || REGISTERS != 0);
     static constexpr int TILES = GPU_WIDE_TILES_K;
     static constexpr int ALL_PANELS = WARPGROUPS / TURNS * PANELS;
     static constexpr int WORKERS = WARPGROUPS * 128; /* threads that multiply */
@@ -99,11 +101,13 @@ template <int TILES> GPU_DEVICE gpu_wide_progress gpu_wide_begin(const gpu_apply
     return at;
 }
 
-template <class S> GPU_DEVICE void gpu_wide_next_stage(gpu_wide_progress &at) {
-    at.stage++;
-    if (at.stage == S::STAGES) {
-        at.stage = 0;
-        at.phase ^= 1;
+/** Go on by so many stages, no more than there are. */
+template <class S>
+GPU_DEVICE void gpu_wide_step(uint32_t &stage, uint32_t &phase, uint32_t stages) {
+    stage += stages;
+    if (stage >= S::STAGES) {
+        stage -= S::STAGES;
+        phase ^= 1;
     }
 }
 
@@ -117,13 +121,6 @@ template <class S>
 GPU_DEVICE int32_t gpu_wide_row(const gpu_apply_params &p, const gpu_wide_progress &at) {
     return at.output_tile % p.m_blocks * S::N;
 }
-
-/** The row of x that lies in an even row of a box of the output tile, and how far the row after it
- *  in the box is from there. */
-template <class S> GPU_DEVICE int32_t gpu_wide_row_of_box(int32_t first, int32_t in_box) {
-    return first + (S::LATE ? in_box % (S::N / 2) * 2 + in_box / (S::N / 2) : in_box);
-}
-template <class S> GPU_DEVICE int32_t gpu_wide_row_step() { return S::LATE ? 2 : 1; }
 
 /** Panels of the output tile that exist. */
 template <class S>

@@ -2,6 +2,10 @@
  * wide.h: products of many rows. Weights become operand A in registers, x is operand B of wgmma
  * m64nNk16: while a tile's 64 places multiply, the next 64 are dequantized into the other half of
  * `left`. What wide_few.h needs as well comes first.
+ *
+ * Latency  A warp of each multiprocessor's four parts dequantizes, and nothing hides what it waits
+ *          for: so both tiles of a stage are loaded at once where registers do, and the number of
+ *          scales is known when compiled.
  */
 #ifndef KERNELRY_GPU_WIDE_SUM_H
 #define KERNELRY_GPU_WIDE_SUM_H
@@ -39,11 +43,7 @@ template <class S> struct gpu_wide_turn {
 
 template <class S> GPU_DEVICE void gpu_wide_skip(gpu_wide_turn<S> &own, uint32_t stages) {
     own.left -= static_cast<int32_t>(stages);
-    own.stage += stages;
-    if (own.stage >= S::STAGES) {
-        own.stage -= S::STAGES;
-        own.phase ^= 1;
-    }
+    gpu_wide_step<S>(own.stage, own.phase, stages);
 }
 
 /** A team's turns in an output tile; `at` goes on to the next. */
@@ -59,57 +59,95 @@ template <class S> GPU_DEVICE gpu_wide_turn<S> gpu_wide_turn_of(gpu_wide_progres
     return own;
 }
 
-/** A lane's codes of a panel's tile i. */
-template <class S>
-GPU_DEVICE void gpu_wide_take_codes(const gpu_wide_lane<S> &mine, const unsigned char *stage,
-                                    int panel, int i, gpu_u32x4 out[S::BITS / 4]) {
-    const unsigned char *codes = stage + mine.codes + (panel * S::TILES + i) * S::PANEL_BYTES;
+/** What is multiplied: the blocks of a tile have SCALES scales, and ZEROS: zero points, or for many
+ *  rows with 4 scales maybe. */
+template <class S_, int SCALES_, bool ZEROS_> struct gpu_wide_factors {
+    typedef S_ S;
+    static constexpr int SCALES = SCALES_;
+    static constexpr bool ZEROS = ZEROS_;
+    static constexpr int BLOCKS = GPU_TILE_BLOCKS / SCALES; /* that have the same scale */
+};
+
+template <class F> GPU_DEVICE bool gpu_wide_has_zeros(const gpu_apply_params &p) {
+    return F::ZEROS && (F::S::FEW || F::SCALES < 4 || p.zeros != nullptr);
+}
+
+/** Which of a stage's scales the blocks of its tiles have, a byte each: by the pattern. */
+template <class F>
+GPU_DEVICE void gpu_wide_pattern(const gpu_apply_params &p, uint32_t slots[F::S::TILES]) {
+    /* One scale a tile: the stage's only one, or for the second tile its second. */
+    slots[0] = F::SCALES == 4 ? 0x03020100u : 0;
+    slots[1] = F::SCALES == 4 ? 0x07060504u : static_cast<uint32_t>(p.slots - 1);
+}
+
+/** The same of stage `stage` where there is no pattern: its table says it. */
+template <class F>
+GPU_DEVICE void gpu_wide_look_up(const gpu_apply_params &p, const unsigned char *shared,
+                                 uint32_t stage, uint32_t slots[F::S::TILES]) {
+    if (F::SCALES != 4 || p.slots != 0)
+        return;
+    const uint32_t *table =
+        reinterpret_cast<const uint32_t *>(shared + F::S::TABLES_AT + stage * F::S::BLOCKS);
+    slots[0] = table[0];
+    slots[1] = table[1];
+}
+
+/** A lane's share of the weights of a tile of places. */
+template <class F> struct gpu_wide_weights {
+    typedef typename F::S S;
+    gpu_u32x4 codes[S::PANELS][S::BITS / 4];
+    uint32_t scales[S::PANELS][F::SCALES]; /* of the lane's two rows */
+    uint32_t zeros[S::PANELS][F::SCALES];
+};
+
+/** Load those of tile `i` of a stage. */
+template <class F>
+GPU_DEVICE void gpu_wide_load(const gpu_wide_lane<typename F::S> &mine, const unsigned char *stage,
+                              bool zeros, uint32_t slots, int i, gpu_wide_weights<F> &weights) {
+    typedef typename F::S S;
 #pragma unroll
-    for (int load = 0; load < S::BITS / 4; load++)
-        out[load] = *reinterpret_cast<const gpu_u32x4 *>(codes + load * 512);
+    for (int panel = 0; panel < S::PANELS; panel++) {
+        const unsigned char *codes = stage + mine.codes + (panel * S::TILES + i) * S::PANEL_BYTES;
+#pragma unroll
+        for (int load = 0; load < S::BITS / 4; load++)
+            weights.codes[panel][load] = *reinterpret_cast<const gpu_u32x4 *>(codes + load * 512);
+    }
+#pragma unroll
+    for (int j = 0; j < F::SCALES; j++) {
+        uint32_t slot = F::SCALES == 2 ? static_cast<uint32_t>(i * 2 + j) : slots >> (8 * j) & 0xff;
+#pragma unroll
+        for (int panel = 0; panel < S::PANELS; panel++) {
+            uint32_t at = static_cast<uint32_t>(panel) * S::SLOTS + slot;
+            weights.scales[panel][j] =
+                *reinterpret_cast<const uint32_t *>(stage + mine.scales + at * (GPU_PANEL_N * 2));
+            weights.zeros[panel][j] = S::BITS == 4 ? 0x0808 : 0x8080;
+            if (zeros)
+                weights.zeros[panel][j] =
+                    *reinterpret_cast<const uint16_t *>(stage + mine.zeros + at * GPU_PANEL_N);
+        }
+    }
+}
+
+/** Scale j of one of a lane's panels, with its zero point. */
+template <class F>
+GPU_DEVICE gpu_block_scale gpu_wide_scale(const gpu_wide_weights<F> &weights, int panel, int j) {
+    return gpu_scale_of<F::S::BITS, F::S::BF16>(weights.scales[panel][j], weights.zeros[panel][j]);
 }
 
 /* ---- many rows ------------------------------------------------------------------------------- */
 
-/** The scale in slot `slot` of one of a lane's panels, and its zero point. */
-template <class S>
-GPU_DEVICE gpu_block_scale gpu_wide_scale(const gpu_apply_params &p, const gpu_wide_lane<S> &mine,
-                                          const unsigned char *stage, int panel, uint32_t slot) {
-    uint32_t zeros = S::BITS == 4 ? 0x0808 : 0x8080;
-    uint32_t at = static_cast<uint32_t>(panel) * S::SLOTS + slot;
-    if (p.zeros != nullptr)
-        zeros = *reinterpret_cast<const uint16_t *>(stage + mine.zeros + at * GPU_PANEL_N);
-    return gpu_scale_of<S::BITS, S::BF16>(
-        *reinterpret_cast<const uint32_t *>(stage + mine.scales + at * (GPU_PANEL_N * 2)), zeros);
-}
-
-/** Which of a stage's scales block j of tile i has: by the pattern, or as the table says. */
-template <class S>
-GPU_DEVICE uint32_t gpu_wide_slot(const gpu_apply_params &p, const unsigned char *table, int i,
-                                  int j) {
-    uint32_t block = static_cast<uint32_t>(i * GPU_TILE_BLOCKS + j);
-    return p.slots == 0 ? table[block] : block * static_cast<uint32_t>(p.slots) / S::BLOCKS;
-}
-
-/** Make a warpgroup's panels of tile `i` of a stage operand A. */
-template <class S>
-GPU_DEVICE void gpu_wide_dequantize(const gpu_apply_params &p, const gpu_wide_lane<S> &mine,
-                                    const unsigned char *stage, const unsigned char *table, int i,
-                                    gpu_block_scale scales[S::PANELS],
-                                    uint32_t left[S::PANELS][GPU_TILE_BLOCKS][4]) {
+/** Make a warpgroup's panels of a tile operand A. */
+template <class F>
+GPU_DEVICE void gpu_wide_dequantize(const gpu_wide_weights<F> &weights,
+                                    uint32_t left[F::S::PANELS][GPU_TILE_BLOCKS][4]) {
+    typedef typename F::S S;
 #pragma unroll
     for (int panel = 0; panel < S::PANELS; panel++) {
-        gpu_u32x4 v[S::BITS / 4];
-        gpu_wide_take_codes<S>(mine, stage, panel, i, v);
-        gpu_block_scale &scale = scales[panel];
-        if (!S::ANY && (i == 0 || p.slots == 2))
-            scale = gpu_wide_scale<S>(p, mine, stage, panel, static_cast<uint32_t>(i));
 #pragma unroll
         for (int j = 0; j < GPU_TILE_BLOCKS; j++) {
-            if (S::ANY)
-                scale = gpu_wide_scale<S>(p, mine, stage, panel, gpu_wide_slot<S>(p, table, i, j));
+            gpu_block_scale scale = gpu_wide_scale<F>(weights, panel, j / F::BLOCKS);
             uint32_t words[2];
-            gpu_fragment_words<S::BITS>(v, j, words);
+            gpu_fragment_words<S::BITS>(weights.codes[panel], j, words);
             gpu_dequantize<S::BITS, S::BF16>(words, scale, left[panel][j]);
         }
     }
@@ -143,33 +181,45 @@ template <class S> GPU_DEVICE void gpu_wide_finish(float c[S::PANELS][S::N / 2])
         gpu_keep(c[i / (S::N / 2)][i % (S::N / 2)]);
 }
 
-/** The sums of a team's places. A stage is freed when the next one has come. */
-template <class S>
-GPU_DEVICE void gpu_wide_sum(const gpu_apply_params &p, const gpu_wide_lane<S> &mine,
-                             gpu_wide_progress &at, unsigned char *shared,
-                             float c[S::PANELS][S::N / 2]) {
+/** The sums of a team over its stages. A stage is freed when the next one has come. */
+template <class F>
+GPU_DEVICE void gpu_wide_sum_many(const gpu_apply_params &p,
+                                  const gpu_wide_lane<typename F::S> &mine,
+                                  gpu_wide_turn<typename F::S> own, unsigned char *shared,
+                                  float c[F::S::PANELS][F::S::N / 2]) {
+    typedef typename F::S S;
     gpu_wide_barriers<S> *barriers = gpu_wide_barriers_of<S>(shared);
     uint32_t left[S::TILES][S::PANELS][GPU_TILE_BLOCKS][4];
-    gpu_mbarrier *used = nullptr; /* of the stage whose batch is under way */
-    gpu_wide_turn<S> own = gpu_wide_turn_of<S>(at);
+    uint32_t slots[S::TILES];
+    bool zeros = gpu_wide_has_zeros<F>(p);
+    bool under_way = false; /* a batch of stage `before` */
+    uint32_t before = 0;
+    gpu_wide_pattern<F>(p, slots);
+#pragma unroll 1
     for (; own.left > 0; gpu_wide_skip<S>(own, S::TURNS)) {
         const unsigned char *stage = shared + own.stage * S::STAGE_BYTES;
-        const unsigned char *table = shared + S::TABLES_AT + own.stage * S::BLOCKS;
-        gpu_block_scale scales[S::PANELS];
+        gpu_wide_weights<F> weights[S::TILES];
         gpu_mbarrier_wait(&barriers->full[own.stage], own.phase);
+        gpu_wide_look_up<F>(p, shared, own.stage, slots);
+#pragma unroll
+        for (int i = 0; i < (S::AHEAD ? S::TILES : 1); i++)
+            gpu_wide_load<F>(mine, stage, zeros, slots[i], i, weights[i]);
 #pragma unroll
         for (int i = 0; i < S::TILES; i++) {
-            gpu_wide_dequantize<S>(p, mine, stage, table, i, scales, left[i]);
+            if (!S::AHEAD && i > 0)
+                gpu_wide_load<F>(mine, stage, zeros, slots[i], i, weights[i]);
+            gpu_wide_dequantize<F>(weights[i], left[i]);
             gpu_wide_multiply<S>(stage + i * (S::N * 128), left[i], c);
             gpu_wgmma_wait<1>();
-            if (i == 0 && used != nullptr)
-                gpu_mbarrier_arrive(used);
+            if (i == 0 && under_way)
+                gpu_mbarrier_arrive(&barriers->empty[before]);
         }
-        used = &barriers->empty[own.stage];
+        under_way = true;
+        before = own.stage;
     }
     gpu_wide_finish<S>(c);
-    if (used != nullptr)
-        gpu_mbarrier_arrive(used);
+    if (under_way)
+        gpu_mbarrier_arrive(&barriers->empty[before]);
 }
 
 #endif
