@@ -2,8 +2,9 @@
  * Checks and times the GPU kernels on a device, without the library around them.
  *
  *   harness CUBIN check          numbers against a float64 product, layouts against layout.h
- *   harness CUBIN small, tiny    the small ones of them, for compute-sanitizer; tiny: K in two at
- * most harness CUBIN plain          `small` with the kernel that needs no matrix instruction
+ *   harness CUBIN small          the small ones of them, for compute-sanitizer
+ *   harness CUBIN tiny           two of these, K in two at most, for what takes minutes
+ *   harness CUBIN plain          `small` with the kernel that needs no matrix instruction
  *   harness CUBIN time [K N G]   the chosen plans against the read floor and cuBLAS
  *   harness CUBIN sweep K N G M [8 or order]     candidates of one call, of 8 bits or act-order
  *   harness CUBIN awkward        other types, and awkward shapes beside aligned ones

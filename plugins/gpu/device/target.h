@@ -82,7 +82,8 @@
  *                                    each once a thread, of all threads of the cluster: what they
  *                                    did before they arrived comes before what follows the wait
  *   unsigned char *gpu_shared_kept(unsigned char *shared)
- *                                    the same address, which the compiler keeps
+ *                                    the same address, which the compiler keeps; all lanes of the
+ *                                    wave call it
  *   uint32_t gpu_uniform_wave()      this thread's wave in its block, which the compiler then knows
  *                                    to be the same for all lanes
  *   bool gpu_elect()                 true for one lane of the wave, whose lanes all call it
@@ -107,7 +108,7 @@
  *                                    until that phase is over; the phase before the first (1)
  *                                    always is
  *   void gpu_mbarrier_wait_peers(gpu_mbarrier *, uint32_t phase)
- *                                    the same where other blocks of the cluster arrive
+ *                                    the same where other blocks of the cluster arrive or store
  *   void gpu_shared_publish()        this thread's writes to shared memory, after a barrier, come
  *                                    before bulk copies to the same places
  *   void gpu_bulk_copy(void *shared, const void *global, uint32_t bytes, gpu_mbarrier *)

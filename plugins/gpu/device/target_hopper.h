@@ -88,7 +88,7 @@ GPU_DEVICE void gpu_mbarrier_expect(gpu_mbarrier *barrier, uint32_t bytes) {
         "r"(bytes)
         : "memory");
 }
-/* Acquiring for the cluster empties L1, so that only those who read peers do it. */
+/* Acquiring for the cluster empties L1, so that only those who wait for sums do it. */
 #define GPU_MBARRIER_WAIT(scope)                                                                   \
     asm volatile("{ .reg .pred p;\n"                                                               \
                  "again: mbarrier.try_wait.parity.acquire." scope                                  \

@@ -83,7 +83,7 @@ GPU_DEVICE void gpu_wide_choose(const gpu_apply_params &p, const Use &use) {
         gpu_wide_choose_zeros<S, 2>(p, use);
     else if constexpr (S::FEW)
         gpu_wide_choose_zeros<S, 4>(p, use);
-    else /* seldom: not worth code of its own */
+    else /* seldom: not worth code of its own, see MAYBE */
         use(gpu_wide_factors<S, 4, true>());
 }
 

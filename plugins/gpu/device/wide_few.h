@@ -117,7 +117,6 @@ GPU_DEVICE void gpu_wide_sum_few(const gpu_apply_params &p,
                                  float c[Factors::S::PANELS][Factors::S::N / 2]) {
     typedef gpu_wide_few_shape<Factors> F;
     typedef typename F::S S;
-    static_assert(S::TILES == 2 && GPU_TILE_BLOCKS == 4);
     gpu_wide_barriers<S> *barriers = gpu_wide_barriers_of<S>(shared);
     uint32_t lane = gpu_lane(), x_at = lane % 8 * 128 + (lane / 8 ^ lane % 8) * 16;
     uint32_t slots[S::TILES];

@@ -9,9 +9,10 @@
 
 #include "wide_shape.h"
 
-/** Where a worker's sums of a panel go. Its c of column i, 8 rows of x each, are (feature, row),
- *  (feature, row + 1), (feature + 1, row), (feature + 1, row + 1) of rows from 8 i on; of late
- *  rows, which a box holds apart from the others, i and 2 stand for 8 i and 1. */
+/** Where the sums of a panel go of the worker with that place in its team. Its c of column i, 8
+ * rows of x each, are (feature, row), (feature, row + 1), (feature + 1, row), (feature + 1, row +
+ * 1) of rows from 8 i on; of late rows, which a box holds apart from the others, i and 2 stand for
+ * 8 i and 1. */
 template <class S> struct gpu_wide_lines {
     static constexpr int COLUMN = S::LATE ? 1 : 8, STEP = S::LATE ? 2 : 1;
     unsigned char *y; /* of column 0 */
@@ -23,13 +24,13 @@ template <class S> struct gpu_wide_lines {
 };
 
 template <class S>
-GPU_DEVICE gpu_wide_lines<S> gpu_wide_lines_of(const gpu_apply_params &p, uint32_t worker,
-                                               int panel, int32_t first_feature, int32_t first) {
+GPU_DEVICE gpu_wide_lines<S> gpu_wide_lines_of(const gpu_apply_params &p, uint32_t place, int panel,
+                                               int32_t first_feature, int32_t first) {
     gpu_wide_lines<S> lines;
-    int32_t in_box = static_cast<int32_t>(worker % 4) * 2;
+    int32_t in_box = static_cast<int32_t>(place % 4) * 2;
     int32_t in_tile = static_cast<int32_t>(
-        (worker / 128 * S::PANELS + static_cast<uint32_t>(panel)) * GPU_PANEL_N +
-        worker / 32 % 4 * 16 + worker % 32 / 4 * 2);
+        (place / 128 * S::PANELS + static_cast<uint32_t>(panel)) * GPU_PANEL_N +
+        place / 32 % 4 * 16 + place % 32 / 4 * 2);
     int32_t feature = first_feature + in_tile, bytes = p.y_type == KRY_TYPE_F32 ? 4 : 2;
     lines.row = first + (S::LATE ? in_box % (S::N / 2) * 2 + in_box / (S::N / 2) : in_box);
     lines.row_bytes = p.y_stride * bytes;
@@ -83,6 +84,7 @@ GPU_DEVICE void gpu_wide_store_each(const gpu_apply_params &p, const gpu_wide_li
 template <class S>
 GPU_DEVICE void gpu_wide_store_all(const gpu_apply_params &p, int32_t feature, int32_t row,
                                    const float c[S::PANELS][S::N / 2]) {
+    static_assert(S::TURNS == 1, "or sums are to be joined first");
 #pragma unroll
     for (int panel = 0; panel < S::PANELS; panel++) {
         gpu_wide_lines<S> lines = gpu_wide_lines_of<S>(p, gpu_thread(), panel, feature, row);
@@ -131,7 +133,7 @@ GPU_DEVICE void gpu_wide_hand_out(unsigned char *shared, const gpu_wide_ranks &r
                                   const float c[S::PANELS][S::N / 2]) {
     constexpr uint32_t ALL = S::TEAM * S::CHUNK;
     gpu_mbarrier *ready = &gpu_wide_barriers_of<S>(shared)->ready;
-    uint32_t worker = gpu_thread() % S::TEAM, turn = gpu_thread() / S::TEAM;
+    uint32_t place = gpu_thread() % S::TEAM, turn = gpu_thread() / S::TEAM;
     uint32_t part = ranks.mine * S::TURNS + turn;
     gpu_u32x4 *sums =
         reinterpret_cast<gpu_u32x4 *>(shared + S::SUMS_AT) + part * gpu_wide_part_most<S>(ranks);
@@ -139,7 +141,7 @@ GPU_DEVICE void gpu_wide_hand_out(unsigned char *shared, const gpu_wide_ranks &r
     for (int i = 0; i < S::CHUNK; i++) {
         const float *from =
             &c[(chunk * S::CHUNK + i) / (S::N / 8)][(chunk * S::CHUNK + i) % (S::N / 8) * 4];
-        uint32_t v = static_cast<uint32_t>(i) * S::TEAM + worker, owner = v * ranks.count / ALL;
+        uint32_t v = static_cast<uint32_t>(i) * S::TEAM + place, owner = v * ranks.count / ALL;
         gpu_u32x4 four = {gpu_bits_of_float(from[0]), gpu_bits_of_float(from[1]),
                           gpu_bits_of_float(from[2]), gpu_bits_of_float(from[3])};
         gpu_u32x4 *to = sums + (v - gpu_wide_part<S>(ranks, owner));

@@ -17,13 +17,14 @@ struct gpu_wide_shape {
     static constexpr bool BF16 = BF16_, ANY = ANY_;      /* ANY: slots are neither 1 nor 2 */
     static constexpr bool FEW = N <= 16;                 /* waves multiply by themselves */
     /* Registers of a worker and of a thread of the copying warpgroup, where it is one and gives
-     * theirs; 0: as launched. Together no more than at the launch, or the block waits forever. */
+     * theirs; 0: as launched. Together no more than at the launch, or the block waits forever: with
+     * one warpgroup that multiplies it is launched with REGISTERS, and takes none. */
     static constexpr int REGISTERS = RESIDENT_ == 1 ? 232 : 0;
     static constexpr int COPY_REGISTERS = 40;
     static constexpr int LAUNCH_REGISTERS = 168;
     static_assert(REGISTERS == 0 ||
                   WARPGROUPS_ * REGISTERS + COPY_REGISTERS <= (WARPGROUPS_ + 1) * LAUNCH_REGISTERS);
-    /* Registers do for the codes of both tiles of a stage at once. */
+    /* Of many rows: registers do for the weights of both tiles of a stage at once. */
     static constexpr bool AHEAD = PANELS == 1 && (WARPGROUPS == 1 || REGISTERS != 0);
     static constexpr int TILES = GPU_WIDE_TILES_K;
     static constexpr int ALL_PANELS = WARPGROUPS / TURNS * PANELS;
@@ -65,8 +66,9 @@ template <class S> struct gpu_wide_late : S {
 template <class S> struct gpu_wide_barriers {
     gpu_mbarrier full[S::STAGES];  /* a stage has been copied */
     gpu_mbarrier empty[S::STAGES]; /* and used: an arrival a thread */
-    gpu_mbarrier ready;            /* sums of every block of the cluster lie there */
-    gpu_mbarrier free;             /* and have been read */
+    gpu_mbarrier ready; /* sums of every block of the cluster lie there: an arrival a worker,
+                         and the bytes of the others */
+    gpu_mbarrier free;  /* and have been read */
 };
 
 template <class S> GPU_DEVICE gpu_wide_barriers<S> *gpu_wide_barriers_of(unsigned char *shared) {

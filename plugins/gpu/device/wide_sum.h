@@ -3,9 +3,9 @@
  * m64nNk16: while a tile's 64 places multiply, the next 64 are dequantized into the other half of
  * `left`. What wide_few.h needs as well comes first.
  *
- * Latency  A warp of each multiprocessor's four parts dequantizes, and nothing hides what it waits
- *          for: so both tiles of a stage are loaded at once where registers do, and the number of
- *          scales is known when compiled.
+ * Latency  One or two warps of each of a multiprocessor's four parts dequantize, and little hides
+ *          what they wait for: so both tiles of a stage are loaded at once where registers do, and
+ *          the number of scales is known when compiled.
  */
 #ifndef KERNELRY_GPU_WIDE_SUM_H
 #define KERNELRY_GPU_WIDE_SUM_H
@@ -65,16 +65,18 @@ template <class S_, int SCALES_, bool ZEROS_> struct gpu_wide_factors {
     typedef S_ S;
     static constexpr int SCALES = SCALES_;
     static constexpr bool ZEROS = ZEROS_;
+    static constexpr bool MAYBE = ZEROS && SCALES == 4 && !S::FEW;
     static constexpr int BLOCKS = GPU_TILE_BLOCKS / SCALES; /* that have the same scale */
 };
 
 template <class F> GPU_DEVICE bool gpu_wide_has_zeros(const gpu_apply_params &p) {
-    return F::ZEROS && (F::S::FEW || F::SCALES < 4 || p.zeros != nullptr);
+    return F::ZEROS && (!F::MAYBE || p.zeros != nullptr);
 }
 
 /** Which of a stage's scales the blocks of its tiles have, a byte each: by the pattern. */
 template <class F>
 GPU_DEVICE void gpu_wide_pattern(const gpu_apply_params &p, uint32_t slots[F::S::TILES]) {
+    static_assert(F::S::TILES == 2 && GPU_TILE_BLOCKS == 4);
     /* One scale a tile: the stage's only one, or for the second tile its second. */
     slots[0] = F::SCALES == 4 ? 0x03020100u : 0;
     slots[1] = F::SCALES == 4 ? 0x07060504u : static_cast<uint32_t>(p.slots - 1);

@@ -13,7 +13,10 @@ GPU_DEVICE void gpu_next_grid_start(SIMT_WHERE) { simt_next_grid_start(SIMT_PLAC
 GPU_DEVICE uint32_t gpu_cluster_rank() { return simt_cluster_rank(); }
 GPU_DEVICE void gpu_cluster_arrive(SIMT_WHERE) { simt_cluster_arrive(SIMT_PLACE); }
 GPU_DEVICE void gpu_cluster_wait(SIMT_WHERE) { simt_cluster_wait(SIMT_PLACE); }
-GPU_DEVICE unsigned char *gpu_shared_kept(unsigned char *shared) { return shared; }
+GPU_DEVICE unsigned char *gpu_shared_kept(unsigned char *shared, SIMT_WHERE) {
+    simt_shuffle(SIMT_PLACE, GPU_WAVE, 0, 0);
+    return shared;
+}
 GPU_DEVICE uint32_t gpu_uniform_wave(SIMT_WHERE) {
     return simt_shuffle(SIMT_PLACE, GPU_WAVE, gpu_thread() / GPU_WAVE, 0);
 }
