@@ -94,7 +94,7 @@ kry_status gpu_lay_out(const kry_linear *linear, struct gpu_layout *out) {
  * plan_of chose for these is kept, by output tiles of 8 rows and how x lies. */
 enum { KEPT_ROWS = 64, KEPT = KEPT_ROWS / 8, KEPT_LIES = 3 };
 static const struct gpu_call kept_calls[KEPT_LIES] = {
-    {.x_unit = 16}, {.x_unit = 8, .x_turns = true}, {.x_unit = 2}};
+    {.x_unit = 16}, {.x_unit = 8, .x_late = true}, {.x_unit = 2}};
 
 /* What bind fills. */
 struct bound {
@@ -181,7 +181,7 @@ static void plan_run(const struct application *a, int64_t row, struct gpu_plan *
     const struct bound *bound = a->bound;
     double cost;
     call.m = left < most ? left : most;
-    int32_t lies = call.x_unit == 16 ? 0 : call.x_turns ? 1 : 2;
+    int32_t lies = call.x_unit == 16 ? 0 : call.x_late ? 1 : 2;
     if (call.m > KEPT_ROWS ||
         !gpu_plan_candidate(&bound->facts, a->binding->linear, &bound->layout, &call,
                             bound->kept[lies][(call.m - 1) / 8], out, &cost))

@@ -124,15 +124,15 @@ enum { GPU_ARRANGE_ROWS = 4 };
 /* tile_amd.h: waves of a block, and bytes of a row of x in shared memory. */
 enum { GPU_AMD_WAVES = 4, GPU_AMD_PITCH = GPU_TILE_K * 2 + 16 };
 
-/* Block tiles of those that put weights in order, see turn.h and repack.h. */
+/* Block tiles of those that put weights in order, see transpose.h and repack.h. */
 enum {
     GPU_PREPARE_THREADS = 256, /* of a block */
     GPU_REPACK_WORDS = 32, /* of the 64 rows of a panel; with rows and pitch as in shared memory */
     GPU_REPACK_PITCH = GPU_REPACK_WORDS + 4,
-    GPU_TURN_CODE_ROWS = 128, /* codes: words of 32 bits */
-    GPU_TURN_CODE_WORDS = 16,
-    GPU_TURN_ROWS = 64, /* scales and zero points */
-    GPU_TURN_GROUPS = 32
+    GPU_TRANSPOSE_CODE_ROWS = 128, /* codes: words of 32 bits */
+    GPU_TRANSPOSE_CODE_WORDS = 16,
+    GPU_TRANSPOSE_ROWS = 64, /* scales and zero points */
+    GPU_TRANSPOSE_GROUPS = 32
 };
 
 /**

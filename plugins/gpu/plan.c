@@ -145,7 +145,7 @@ uint32_t gpu_x_unit(const void *x, int64_t x_stride, int64_t m) {
 
 struct gpu_call gpu_call_of(const void *x, int64_t x_stride, int64_t m) {
     struct gpu_call call = {.m = m, .x_unit = gpu_x_unit(x, x_stride, m)};
-    call.x_turns = call.x_unit == 8 && (m == 1 || x_stride % 8 == 4);
+    call.x_late = call.x_unit == 8 && (m == 1 || x_stride % 8 == 4);
     return call;
 }
 
@@ -225,8 +225,8 @@ static double cost_of(const struct gpu_facts *facts, const struct candidate *c, 
     const struct block_shape *s = c->shape;
     int64_t multiprocessors = facts->multiprocessors != 0 ? facts->multiprocessors : 108;
     int64_t blocks = (int64_t)c->m_blocks * c->n_blocks * c->splits;
-    double turns = (double)gpu_ceil_div(blocks, multiprocessors);
-    double rounds = (double)gpu_ceil_div((int64_t)turns, s->resident);
+    double blocks_each = (double)gpu_ceil_div(blocks, multiprocessors);
+    double rounds = (double)gpu_ceil_div((int64_t)blocks_each, s->resident);
     bool stream = s->kernel == STREAM;
     double slower = bits == 4 ? 1 : stream ? 1.6 : 1.1;
     double units = c->split_tiles, mine = c->split_tiles;
@@ -238,8 +238,8 @@ static double cost_of(const struct gpu_facts *facts, const struct candidate *c, 
     }
     if (stream && c->m_blocks > 2)
         slower *= 1.5; /* blocks that read the same weights again drift apart */
-    double work = larger(turns * units * s->busy, rounds * mine * s->alone) * slower;
-    double fixed = stream ? 3000 + turns * 1750 : 3500 + turns * 1500;
+    double work = larger(blocks_each * units * s->busy, rounds * mine * s->alone) * slower;
+    double fixed = stream ? 3000 + blocks_each * 1750 : 3500 + blocks_each * 1500;
     if (c->splits > 1)
         fixed += (stream ? 5000 : 3000) + 0.06 * s->n * s->m * c->splits;
     return work + fixed;
@@ -412,8 +412,7 @@ static enum gpu_x_lies lies_of(const struct gpu_layout *layout, const struct gpu
                                bool arranged) {
     if (!arranged)
         return GPU_X_LIES_WELL;
-    return call->x_turns && !layout->gathered && layout->front == 0 ? GPU_X_TURNS
-                                                                    : GPU_X_LIES_BADLY;
+    return call->x_late && !layout->gathered && layout->front == 0 ? GPU_X_LATE : GPU_X_LIES_BADLY;
 }
 
 int32_t gpu_plan_candidates(const struct gpu_facts *facts, const kry_linear *linear) {
@@ -429,7 +428,7 @@ bool gpu_plan_candidate(const struct gpu_facts *facts, const kry_linear *linear,
         enum gpu_x_lies lies = lies_of(layout, call, arranged);
         if (!gpu_wide_plan(facts, linear, layout, rows, lies, index, out, cost))
             return false;
-        arrange_rows(layout, arranged && !out->x_turns, out);
+        arrange_rows(layout, arranged && !out->x_late, out);
     } else {
         struct candidate c;
         if (!candidate_of(facts, linear, layout, rows, index, &c))
@@ -513,7 +512,7 @@ struct gpu_apply_params gpu_plan_params(const struct gpu_plan *plan, const kry_l
         .y_type = linear->y_type,
         .waves_n = plan->waves_n,
         .slots = plan->slots,
-        .late = !plan->x_turns                ? 0
+        .late = !plan->x_late                 ? 0
                 : (uintptr_t)run->x % 16 == 0 ? 2
                                               : 1,
     };
@@ -629,9 +628,9 @@ struct gpu_launch gpu_launch_fill_source(const struct gpu_layout *layout) {
     return launch_for("gpu_fill_source", layout->k_tiles * GPU_TILE_K);
 }
 
-/** Copies by turn.h of rows x columns in tiles of tile_rows x tile_columns. */
-static struct gpu_launch launch_turn(const char *entry, int64_t rows, int64_t columns,
-                                     int64_t tile_rows, int64_t tile_columns) {
+/** Copies by transpose.h of rows x columns in tiles of tile_rows x tile_columns. */
+static struct gpu_launch launch_transpose(const char *entry, int64_t rows, int64_t columns,
+                                          int64_t tile_rows, int64_t tile_columns) {
     return launch_of_units(entry,
                            gpu_ceil_div(rows, tile_rows) * gpu_ceil_div(columns, tile_columns),
                            (uint32_t)(tile_rows * (tile_columns + 1) * 4));
@@ -645,20 +644,23 @@ struct gpu_launch gpu_launch_repack_codes(const struct gpu_layout *layout, int64
 }
 
 struct gpu_launch gpu_launch_repack_scales(const struct gpu_layout *layout, int64_t rows) {
-    return launch_turn("gpu_repack_scales", rows, layout->groups, GPU_TURN_ROWS, GPU_TURN_GROUPS);
+    return launch_transpose("gpu_repack_scales", rows, layout->groups, GPU_TRANSPOSE_ROWS,
+                            GPU_TRANSPOSE_GROUPS);
 }
 
 struct gpu_launch gpu_launch_canonicalise_codes(int64_t rows, int64_t words) {
-    return launch_turn("gpu_canonicalise_codes", rows, words, GPU_TURN_CODE_ROWS,
-                       GPU_TURN_CODE_WORDS);
+    return launch_transpose("gpu_canonicalise_codes", rows, words, GPU_TRANSPOSE_CODE_ROWS,
+                            GPU_TRANSPOSE_CODE_WORDS);
 }
 
 struct gpu_launch gpu_launch_canonicalise_scales(int64_t rows, int64_t groups) {
-    return launch_turn("gpu_canonicalise_scales", rows, groups, GPU_TURN_ROWS, GPU_TURN_GROUPS);
+    return launch_transpose("gpu_canonicalise_scales", rows, groups, GPU_TRANSPOSE_ROWS,
+                            GPU_TRANSPOSE_GROUPS);
 }
 
 struct gpu_launch gpu_launch_canonicalise_zeros(int64_t rows, int64_t groups) {
-    return launch_turn("gpu_canonicalise_zeros", rows, groups, GPU_TURN_ROWS, GPU_TURN_GROUPS);
+    return launch_transpose("gpu_canonicalise_zeros", rows, groups, GPU_TRANSPOSE_ROWS,
+                            GPU_TRANSPOSE_GROUPS);
 }
 
 uint64_t gpu_prepare_scratch_bytes(const struct gpu_layout *layout) {

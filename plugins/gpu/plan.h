@@ -53,7 +53,7 @@ struct gpu_facts gpu_facts_of(const kry_device *device);
 struct gpu_call {
     int64_t m;
     uint32_t x_unit; /* 16, 8, 4 or 2: the address and the row stride of x are multiples of it */
-    bool x_turns;    /* x_unit is 8, but every second row lies at a multiple of 16 */
+    bool x_late;     /* x_unit is 8, but every second row lies at a multiple of 16 */
 };
 
 /** Bytes that x's address and row stride (in elements of 2 bytes) are multiples of: 16, 8, 4
@@ -89,7 +89,7 @@ struct gpu_plan {
     int32_t waves_n;      /* see gpu_apply_params */
     int32_t slots;        /* likewise */
     int32_t box_rows;     /* gpu_wide_*: of a tile; 0: main takes a gpu_apply_params */
-    bool x_turns;         /* gpu_wide_*: as in the call */
+    bool x_late;          /* gpu_wide_*: as in the call */
     uint64_t arranged_at; /* places in scratch, bytes */
     uint64_t partials_at;
     uint64_t scratch_bytes;

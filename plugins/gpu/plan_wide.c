@@ -80,7 +80,7 @@ struct wide_candidate {
     int32_t m_blocks;
     int32_t n_blocks;
     int64_t clusters;
-    bool x_turns;
+    bool x_late;
     double cost;
 };
 
@@ -144,7 +144,7 @@ static double cost_of(const struct gpu_facts *facts, const struct gpu_layout *la
         stage *= any ? cost->any_crowded : cost->crowded;
     if (slots_of(layout) == 0 && stage < table_ns(t))
         stage = table_ns(t);
-    if (c->x_turns)
+    if (c->x_late)
         stage += late_ns(t);
     double work = rounds * stages * stage;
     double read = 1173 + (double)(layout->bytes - layout->scales_at) / 3750;
@@ -174,11 +174,11 @@ static bool candidate_of(const struct gpu_facts *facts, const struct gpu_layout 
         (t->chunk == 0 || gpu_ceil_div(layout->k_tiles, GPU_WIDE_TILES_K) < c->cluster ||
          c->clusters < 1))
         return false;
-    c->x_turns = false;
+    c->x_late = false;
     c->cost = cost_of(facts, layout, c) + (lies == GPU_X_LIES_WELL ? 0 : arrange_ns(layout, rows));
-    if (lies == GPU_X_TURNS && !has_any_groups(layout) && is_late_tile(t)) {
+    if (lies == GPU_X_LATE && !has_any_groups(layout) && is_late_tile(t)) {
         struct wide_candidate late = *c;
-        late.x_turns = true;
+        late.x_late = true;
         late.cost = cost_of(facts, layout, &late);
         if (late.cost <= c->cost)
             *c = late;
@@ -206,14 +206,14 @@ static void plan_of_candidate(const kry_linear *linear, const struct gpu_layout 
     out->splits = c->cluster;
     out->slots = slots_of(layout);
     out->box_rows = t->m;
-    out->x_turns = c->x_turns;
+    out->x_late = c->x_late;
     out->main.grid = (uint32_t)(c->clusters * c->cluster);
     out->main.block = (uint32_t)gpu_wide_threads(t->warpgroups, t->resident);
     out->main.shared_bytes = shared_bytes_of(t, layout->bits, any);
     out->main.cluster = (uint32_t)c->cluster;
     out->main.early = 1;
     name_entry(t, layout->bits == 4 ? "u4" : "u8", linear->x_type == KRY_TYPE_F16 ? "f16" : "bf16",
-               any, c->x_turns, &out->main);
+               any, c->x_late, &out->main);
     snprintf(out->why, sizeof out->why,
              "weights by the copy engine: tiles of %d features x %d rows, K in %d, %u blocks", t->n,
              t->m, c->cluster, out->main.grid);

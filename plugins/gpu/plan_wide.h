@@ -17,14 +17,14 @@ int32_t gpu_wide_candidates(void);
 
 /** How x lies: as the copy engine wants it, or every second row of it, or else it is put in order
  *  first. */
-enum gpu_x_lies { GPU_X_LIES_WELL, GPU_X_TURNS, GPU_X_LIES_BADLY };
+enum gpu_x_lies { GPU_X_LIES_WELL, GPU_X_LATE, GPU_X_LIES_BADLY };
 
 /** The cost in nanoseconds of candidate `index` for a run of `rows` rows; below 0 where it does not
  *  fit. */
 double gpu_wide_cost(const struct gpu_facts *facts, const struct gpu_layout *layout, int64_t rows,
                      enum gpu_x_lies lies, int32_t index);
 
-/** Its plan, but for putting x in order where x_turns does not say that it takes it as it is, and
+/** Its plan, but for putting x in order where x_late does not say that it takes it as it is, and
  *  cost; false where it does not fit. */
 bool gpu_wide_plan(const struct gpu_facts *facts, const kry_linear *linear,
                    const struct gpu_layout *layout, int64_t rows, enum gpu_x_lies lies,

@@ -6,7 +6,7 @@
 #ifndef KERNELRY_GPU_CANONICALISE_H
 #define KERNELRY_GPU_CANONICALISE_H
 
-#include "turn.h"
+#include "transpose.h"
 
 /** A word of a view, byte by byte where its address is odd. */
 GPU_DEVICE uint32_t gpu_view_word(const gpu_view &v, int64_t index) {
@@ -53,7 +53,7 @@ GPU_DEVICE uint32_t gpu_view_codes(const gpu_canonicalise_codes_params &p, int64
 }
 
 /** Turn 8 words of 8 nibbles: nibble i of out[f] is nibble f of in[i]. */
-GPU_DEVICE void gpu_turn_nibbles(const uint32_t in[8], uint32_t out[8]) {
+GPU_DEVICE void gpu_transpose_nibbles(const uint32_t in[8], uint32_t out[8]) {
     uint32_t halves[8], bytes[8];
     for (int i = 0; i < 4; i++) { /* nibbles 0 to 3, or 4 to 7, of words i and i + 4 */
         halves[i] = gpu_permute(in[i], in[i + 4], 0x5410);
@@ -70,15 +70,16 @@ GPU_DEVICE void gpu_turn_nibbles(const uint32_t in[8], uint32_t out[8]) {
 }
 
 /**
- * Codes of 4 bits packed along N: a thread reads the words of 8 columns of 8 rows and turns them.
- * Block tile and shared memory as in turn.h, but for rows of shared memory, of which e * 16 + i
- * holds row 8 i + e: what the lanes write at once lies in different banks.
+ * Codes of 4 bits packed along N: a thread reads the words of 8 columns of 8 rows and transposes
+ * them. Block tile and shared memory as in transpose.h, but for rows of shared memory, of which
+ * e * 16 + i holds row 8 i + e: what the lanes write at once lies in different banks.
  */
 GPU_DEVICE void gpu_canonicalise_nibbles(const gpu_canonicalise_codes_params &p,
                                          unsigned char *shared) {
-    constexpr uint32_t ROWS = GPU_TURN_CODE_ROWS, WORDS = GPU_TURN_CODE_WORDS, PITCH = WORDS + 1;
+    constexpr uint32_t ROWS = GPU_TRANSPOSE_CODE_ROWS, WORDS = GPU_TRANSPOSE_CODE_WORDS,
+                       PITCH = WORDS + 1;
     constexpr uint32_t ROW_WORDS = ROWS / 8;
-    static_assert(ROW_WORDS * WORDS == GPU_PREPARE_THREADS, "a thread turns 8 words");
+    static_assert(ROW_WORDS * WORDS == GPU_PREPARE_THREADS, "a thread transposes 8 words");
     const uint32_t *from = reinterpret_cast<const uint32_t *>(p.from.data);
     uint32_t *held = reinterpret_cast<uint32_t *>(shared);
     uint32_t row_word = gpu_thread() % ROW_WORDS, column = gpu_thread() / ROW_WORDS;
@@ -94,7 +95,7 @@ GPU_DEVICE void gpu_canonicalise_nibbles(const gpu_canonicalise_codes_params &p,
             int64_t at = n * p.from.n_stride + (k + j + p.from.j_begin) * p.from.j_stride;
             in[j] = exists && k + j < p.columns ? from[at] : 0;
         }
-        gpu_turn_nibbles(in, out);
+        gpu_transpose_nibbles(in, out);
 #pragma unroll
         for (uint32_t f = 0; f < 8; f++) { /* the row of field f */
             uint32_t e = p.from.order == KRY_ORDER_AWQ ? f % 4 * 2 + f / 4 : f;
@@ -129,14 +130,14 @@ GPU_DEVICE void gpu_canonicalise_all_codes(const gpu_canonicalise_codes_params &
         const uint32_t *first = reinterpret_cast<const uint32_t *>(from.data) +
                                 (p.n_begin + from.n_begin) * from.n_stride +
                                 from.j_begin / count * from.j_stride;
-        gpu_turn<GPU_TURN_CODE_ROWS, GPU_TURN_CODE_WORDS>(
+        gpu_transpose<GPU_TRANSPOSE_CODE_ROWS, GPU_TRANSPOSE_CODE_WORDS>(
             shared, p.n_end - p.n_begin, p.words, down, false,
             [&](int64_t row, int64_t word) {
                 return first[row * from.n_stride + word * from.j_stride];
             },
             write);
     } else {
-        gpu_turn<GPU_TURN_CODE_ROWS, GPU_TURN_CODE_WORDS>(
+        gpu_transpose<GPU_TRANSPOSE_CODE_ROWS, GPU_TRANSPOSE_CODE_WORDS>(
             shared, p.n_end - p.n_begin, p.words, down, false,
             [&](int64_t row, int64_t word) {
                 return gpu_view_codes(p, p.n_begin + row, word * count);
@@ -156,7 +157,7 @@ GPU_DEVICE int64_t gpu_stored_group(const gpu_canonicalise_groups_params &p, int
 
 GPU_DEVICE void gpu_canonicalise_all_scales(const gpu_canonicalise_groups_params &p) {
     GPU_SHARED(shared);
-    gpu_turn<GPU_TURN_ROWS, GPU_TURN_GROUPS>(
+    gpu_transpose<GPU_TRANSPOSE_ROWS, GPU_TRANSPOSE_GROUPS>(
         shared, p.n_end - p.n_begin, p.to_groups, p.from.j_stride > p.from.n_stride, false,
         [&](int64_t row, int64_t j) {
             return gpu_view_element(p.from, p.n_begin + row, gpu_stored_group(p, j));
@@ -185,7 +186,7 @@ GPU_DEVICE uint32_t gpu_true_zero(const gpu_view &v, int64_t n, int64_t group, u
 
 GPU_DEVICE void gpu_canonicalise_all_zeros(const gpu_canonicalise_groups_params &p) {
     GPU_SHARED(shared);
-    gpu_turn<GPU_TURN_ROWS, GPU_TURN_GROUPS>(
+    gpu_transpose<GPU_TRANSPOSE_ROWS, GPU_TRANSPOSE_GROUPS>(
         shared, p.n_end - p.n_begin, p.to_groups, p.from.j_stride > p.from.n_stride, false,
         [&](int64_t row, int64_t j) {
             return gpu_true_zero(p.from, p.n_begin + row, gpu_stored_group(p, j), p.zero_bits);

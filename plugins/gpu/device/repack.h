@@ -4,7 +4,7 @@
 #ifndef KERNELRY_GPU_REPACK_H
 #define KERNELRY_GPU_REPACK_H
 
-#include "turn.h"
+#include "transpose.h"
 
 GPU_DEVICE int64_t gpu_source_column(const gpu_repack_params &p, int64_t place) {
     return p.source != nullptr ? p.source[place] : gpu_column_of_place(&p.layout, place);
@@ -150,7 +150,7 @@ template <class T>
 GPU_DEVICE void gpu_repack_groups(const gpu_repack_params &p, unsigned char *shared, const T *from,
                                   int64_t stride, T *to) {
     int64_t rows = p.n_end - p.n_begin;
-    gpu_turn<GPU_TURN_ROWS, GPU_TURN_GROUPS>(
+    gpu_transpose<GPU_TRANSPOSE_ROWS, GPU_TRANSPOSE_GROUPS>(
         shared, gpu_ceil_div(rows, GPU_PANEL_N) * GPU_PANEL_N, p.layout.groups, false, true,
         [&](int64_t row, int64_t group) -> uint32_t {
             T value = from[(row < rows ? row : rows - 1) * stride + group];

@@ -130,7 +130,7 @@ static void run_wide(const struct gpu_plan *plan, const struct gpu_apply_params 
                                                 ones, 0, swizzle, L2_256B, 0),
                          0);
     }
-    if (plan->x_turns) {
+    if (plan->x_late) {
         device_late(&plan->main, &params);
     } else {
         device_wide(&plan->main, &params.wide);
@@ -345,7 +345,7 @@ struct wide_run {
 
 static void run_wide_plan(const struct wide_run *r, const struct gpu_plan *plan) {
     struct call call;
-    assert_int_equal(strncmp(plan->main.entry, plan->x_turns ? "gpu_late" : "gpu_wide", 8), 0);
+    assert_int_equal(strncmp(plan->main.entry, plan->x_late ? "gpu_late" : "gpu_wide", 8), 0);
     call_make(&call, &r->layer->problem, r->m, r->x_stride, r->y_stride, r->shift, r->has_bias);
     run_plan(r->layer, plan, &call);
     call_discard(&call);
@@ -367,7 +367,7 @@ static void run_wide_tiles(const struct wide_run *r, uint32_t at_once, int32_t c
         if (!gpu_plan_candidate(&facts, linear, &r->layer->layout, &planned, i, &plan, &cost)) {
             continue;
         }
-        if (r->only_late && !plan.x_turns) {
+        if (r->only_late && !plan.x_late) {
             continue;
         }
         const bool is_other = chosen.tile_m != plan.tile_m || chosen.tile_n != plan.tile_n;

@@ -6,23 +6,23 @@
  * shared memory   [ROWS][COLUMNS + 1] u32: the odd pitch keeps lanes that walk down a column in
  *                 different banks.
  */
-#ifndef KERNELRY_GPU_TURN_H
-#define KERNELRY_GPU_TURN_H
+#ifndef KERNELRY_GPU_TRANSPOSE_H
+#define KERNELRY_GPU_TRANSPOSE_H
 
 #include "../params.h"
 #include "target.h"
 
 /** Where an element of a block tile lies. */
-struct gpu_turn_place {
+struct gpu_transpose_place {
     uint32_t row;
     uint32_t column;
 };
 
 /** Element `index` of a tile in the order in which lanes go along rows, or along columns. */
 template <uint32_t ROWS, uint32_t COLUMNS>
-GPU_DEVICE gpu_turn_place gpu_turn_at(uint32_t index, bool along_rows) {
-    return along_rows ? gpu_turn_place{index % ROWS, index / ROWS}
-                      : gpu_turn_place{index / COLUMNS, index % COLUMNS};
+GPU_DEVICE gpu_transpose_place gpu_transpose_at(uint32_t index, bool along_rows) {
+    return along_rows ? gpu_transpose_place{index % ROWS, index / ROWS}
+                      : gpu_transpose_place{index / COLUMNS, index % COLUMNS};
 }
 
 /**
@@ -32,8 +32,8 @@ GPU_DEVICE gpu_turn_place gpu_turn_at(uint32_t index, bool along_rows) {
  * the last row or column is read from that.
  */
 template <uint32_t ROWS, uint32_t COLUMNS, class Read, class Write>
-GPU_DEVICE void gpu_turn(unsigned char *shared, int64_t rows, int64_t columns, bool read_down,
-                         bool write_down, Read read, Write write) {
+GPU_DEVICE void gpu_transpose(unsigned char *shared, int64_t rows, int64_t columns, bool read_down,
+                              bool write_down, Read read, Write write) {
     constexpr uint32_t EACH = ROWS * COLUMNS / GPU_PREPARE_THREADS;
     uint32_t *held = reinterpret_cast<uint32_t *>(shared);
     int64_t down = gpu_ceil_div(rows, ROWS), across = gpu_ceil_div(columns, COLUMNS);
@@ -43,22 +43,22 @@ GPU_DEVICE void gpu_turn(unsigned char *shared, int64_t rows, int64_t columns, b
         uint32_t values[EACH];
 #pragma unroll
         for (uint32_t i = 0; i < EACH; i++) {
-            gpu_turn_place at =
-                gpu_turn_at<ROWS, COLUMNS>(i * GPU_PREPARE_THREADS + gpu_thread(), read_down);
+            gpu_transpose_place at =
+                gpu_transpose_at<ROWS, COLUMNS>(i * GPU_PREPARE_THREADS + gpu_thread(), read_down);
             int64_t r = row + at.row, c = column + at.column;
             values[i] = read(r < rows ? r : rows - 1, c < columns ? c : columns - 1);
         }
 #pragma unroll
         for (uint32_t i = 0; i < EACH; i++) {
-            gpu_turn_place at =
-                gpu_turn_at<ROWS, COLUMNS>(i * GPU_PREPARE_THREADS + gpu_thread(), read_down);
+            gpu_transpose_place at =
+                gpu_transpose_at<ROWS, COLUMNS>(i * GPU_PREPARE_THREADS + gpu_thread(), read_down);
             held[at.row * (COLUMNS + 1) + at.column] = values[i];
         }
         gpu_barrier();
 #pragma unroll
         for (uint32_t i = 0; i < EACH; i++) {
-            gpu_turn_place at =
-                gpu_turn_at<ROWS, COLUMNS>(i * GPU_PREPARE_THREADS + gpu_thread(), write_down);
+            gpu_transpose_place at =
+                gpu_transpose_at<ROWS, COLUMNS>(i * GPU_PREPARE_THREADS + gpu_thread(), write_down);
             if (row + at.row < rows && column + at.column < columns)
                 write(row + at.row, column + at.column, held[at.row * (COLUMNS + 1) + at.column]);
         }
