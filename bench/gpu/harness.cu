@@ -480,8 +480,7 @@ static void check_call(const Layer &layer, const Case &c, int64_t m, const gpu_p
     expect(spilled == 0, "wrote beside y", name + " " + plan.main.entry, (double)spilled);
 }
 
-/** splits: candidates that share an output tile among so many blocks at most are checked as well.
- */
+/** splits: candidates of as many splits at most are checked, too. */
 static void check_case(const Case &c, const std::vector<int64_t> &rows, int splits) {
     const kry_linear &l = c.linear;
     char text[200];

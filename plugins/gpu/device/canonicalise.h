@@ -52,7 +52,7 @@ GPU_DEVICE uint32_t gpu_view_codes(const gpu_canonicalise_codes_params &p, int64
     return value;
 }
 
-/** Turn 8 words of 8 nibbles: nibble i of out[f] is nibble f of in[i]. */
+/** Transpose 8 words of 8 nibbles: nibble i of out[f] is nibble f of in[i]. */
 GPU_DEVICE void gpu_transpose_nibbles(const uint32_t in[8], uint32_t out[8]) {
     uint32_t halves[8], bytes[8];
     for (int i = 0; i < 4; i++) { /* nibbles 0 to 3, or 4 to 7, of words i and i + 4 */

@@ -62,8 +62,7 @@ GPU_DEVICE void gpu_wide_sum_x(const gpu_wide_few<F> &few, int j, float sums[F::
 template <class F> GPU_DEVICE float gpu_wide_first(uint32_t zeros, int row) {
     typedef typename F::S S;
     uint32_t byte = row == 0 ? zeros & 0xff : zeros >> 8;
-    float zero = F::ZEROS ? gpu_float_of_byte(byte) : S::BITS == 4 ? 8.0f : 128.0f;
-    return (zero + gpu_code_offset<S::BITS, S::BF16>()) *
+    return (gpu_float_of_byte(byte) + gpu_code_offset<S::BITS, S::BF16>()) *
            (-1 / gpu_code_unit<S::BITS, S::BF16>(row));
 }
 

@@ -9,10 +9,9 @@
 
 #include "wide_shape.h"
 
-/** Where the sums of a panel go of the worker with that place in its team. Its c of column i, 8
- * rows of x each, are (feature, row), (feature, row + 1), (feature + 1, row), (feature + 1, row +
- * 1) of rows from 8 i on; of late rows, which a box holds apart from the others, i and 2 stand for
- * 8 i and 1. */
+/** Where a worker's sums of a panel go. Column i of its c is for two rows of x from 8 i on:
+ *  (feature, row), (feature, next row), (feature + 1, row), (feature + 1, next row). Late rows lie
+ * in a box apart from the others, so that there it is i, and the next row is two on. */
 template <class S> struct gpu_wide_lines {
     static constexpr int COLUMN = S::LATE ? 1 : 8, STEP = S::LATE ? 2 : 1;
     unsigned char *y; /* of column 0 */
@@ -23,6 +22,7 @@ template <class S> struct gpu_wide_lines {
     bool pairs; /* both exist, and share a word */
 };
 
+/** place: the worker's in its team. */
 template <class S>
 GPU_DEVICE gpu_wide_lines<S> gpu_wide_lines_of(const gpu_apply_params &p, uint32_t place, int panel,
                                                int32_t first_feature, int32_t first) {
